@@ -1,0 +1,49 @@
+# make figures [PROFILE=demo|laptop|paper] [NOTEBOOKS="01 02"] [SEED=0]   run the notebooks into build/PROFILE
+# make test | lint | bench | publish | clean                              README.md says what each is for
+PYTHON = python3
+PROFILE = demo
+NOTEBOOKS =
+SEED = 0
+
+# Refused here too, so that a slip does not first cost an installation.
+ifneq ($(PROFILE),$(filter $(PROFILE),demo laptop paper))
+$(error unknown PROFILE "$(PROFILE)"; valid: demo, laptop, paper)
+endif
+
+.PHONY: figures test lint bench publish clean
+
+figures: .venv/.installed
+	@.venv/bin/python -m mialib run --profile "$(PROFILE)" --seed "$(SEED)" $(NOTEBOOKS)
+
+test: .venv/.installed
+	@.venv/bin/python -m pytest
+
+lint: .venv/.installed
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+
+bench: .venv/.bench
+	@.venv/bin/python -m benchmarks
+
+publish: .venv/.installed
+	@.venv/bin/python -m mialib publish
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+
+# .installing marks an installation under way: found again, it was interrupted, and the environment is made anew.
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mialib needs Python 3.11 or newer and found " \
+		+ sys.version.split()[0] + "; name another with: make PYTHON=/path/to/python3.11")'
+	@echo "Installing into .venv, once: some minutes and 7 GB of disk, most of it PyTorch ..."
+	@if [ -e .venv/.installing ]; then rm -rf .venv; fi
+	@mkdir -p .venv && touch .venv/.installing
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@mv .venv/.installing $@ && touch $@
+
+.venv/.bench: requirements-bench.lock .venv/.installed
+	@echo "Installing the libraries that the benchmark measures against ..."
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.lock
+	@touch $@

@@ -1,0 +1,85 @@
+"""Attack models: one binary classifier a true class, on the prediction vector (Shokri et al. 2017, V-D)."""
+
+import sys
+
+import joblib
+import numpy as np
+import scipy.special
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from xgboost import XGBClassifier
+
+from mialib import config, models, runs, training
+from mialib.attacks import Observations, Result
+
+KINDS = ("nn", "logistic", "forest", "xgboost")
+# The paper gives the network's shape and no more (VI-C); optimiser, batch size and epochs are our choice.
+NN_RECIPE = training.Recipe(epochs=50)
+
+
+def attack(kind: str, shadow: Observations, targets: list[Observations], words: tuple) -> list[Result]:
+    """Train one attack model a class on what the shadows gave out, and score the records of each target.
+
+    kind: "nn" (64 ReLU units), "logistic", "forest" or "xgboost"; words: seed words of the random streams.
+    A class the shadows saw on one side only has no model: it is listed in `Result.skipped`, its records score 0.
+    Scores are log-odds of membership; predicted member above 0. ValueError on an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown attack model {kind!r}; valid: {', '.join(KINDS)}")
+    n_classes = shadow.vectors.shape[1]
+    sides = [np.bincount(shadow.y[shadow.member == side], minlength=n_classes) for side in (True, False)]
+    trained = [int(label) for label in np.flatnonzero((sides[0] > 0) & (sides[1] > 0))]
+    rows = [np.flatnonzero(shadow.y == label) for label in trained]
+    asked = [[target.vectors[target.y == label] for target in targets] for label in trained]
+    answers = (_networks if kind == "nn" else _sklearn)(kind, shadow, rows, asked, (*words, kind))
+    scores = [np.zeros(len(target.y)) for target in targets]
+    for label, answer in zip(trained, answers, strict=True):
+        for target, score, value in zip(targets, scores, answer, strict=True):
+            score[target.y == label] = value
+    skipped = tuple(label for label in range(n_classes) if label not in trained)
+    return [Result(score, score > 0, skipped) for score in scores]
+
+
+def _networks(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
+    model = models.MLP((shadow.vectors.shape[1], 64, 2), "relu")
+    names = [(*words, number) for number in range(len(rows))]
+    thetas = training.fit_many(model, NN_RECIPE, shadow.vectors, shadow.member.astype(np.int64), rows, names)
+    return [
+        [np.diff(models.logits(model, theta, vectors))[:, 0] for vectors in ask]
+        for theta, ask in zip(thetas, asked, strict=True)
+    ]
+
+
+def _sklearn(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
+    """Cached as a whole, because these models are not kept: only their answers are."""
+    key = runs.digest("sklearn", runs.source_digest(sys.modules[__name__]), shadow, asked, words)
+    if (entry := runs.load(key)) is None:
+        seeds = [int(runs.stream(*words, number).integers(2**31)) for number in range(len(rows))]
+        jobs = (
+            joblib.delayed(_fit_one)(kind, shadow.vectors[row], shadow.member[row], ask, seed)
+            for row, ask, seed in zip(rows, asked, seeds, strict=True)
+        )
+        with joblib.parallel_config(backend="loky", n_jobs=config.workers(), inner_max_num_threads=1):
+            answers = joblib.Parallel()(jobs)
+        entry = {f"{i}-{j}": value for i, answer in enumerate(answers) for j, value in enumerate(answer)}
+        runs.store(key, entry)
+    return [[entry[f"{i}-{j}"] for j in range(len(ask))] for i, ask in enumerate(asked)]
+
+
+def _fit_one(kind: str, X: np.ndarray, member: np.ndarray, asked: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Log-odds of membership for each array of `asked`, from one fitted scikit-learn classifier on one thread."""
+    if kind == "logistic":
+        classifier = LogisticRegression(C=1e6, max_iter=1000)
+    elif kind == "forest":
+        classifier = RandomForestClassifier(100, random_state=seed)
+    else:
+        classifier = XGBClassifier(n_estimators=100, max_depth=4, n_jobs=1, random_state=seed)
+    classifier.fit(X, member)
+    return [scipy.special.logit(_share(classifier, vectors)) for vectors in asked]
+
+
+def _share(classifier: ClassifierMixin, vectors: np.ndarray) -> np.ndarray:
+    """P(member), kept off 0 and 1 so that its log-odds are finite."""
+    chance = classifier.predict_proba(vectors)[:, 1] if len(vectors) else np.zeros(0)
+    return np.clip(chance.astype(float), 1e-9, 1 - 1e-9)

@@ -1,0 +1,207 @@
+"""Numbers that say how well an attack tells members from non-members, with intervals.
+
+Positive class = member; a score is larger for a likelier member. `fpr`, the share of non-members called
+members, is the quantity Rezaei & Liu 2020 print as FAR (false alarm rate): the code says `fpr` throughout.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.metrics import accuracy_score, auc, precision_recall_fscore_support, roc_curve
+
+FPR_LIMITS = {"tpr_at_10": 0.1, "tpr_at_1": 0.01, "tpr_at_0.1": 0.001}
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "precision_nonmember",
+    "recall_nonmember",
+    "fpr",
+    "f1",
+    "auc",
+    *FPR_LIMITS,
+)
+NAN = float("nan")
+
+
+def evaluate(member: np.ndarray, score: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """All METRICS of one attack on n records: `member` bool (n,), `score` float (n,), `predicted` bool (n,).
+
+    `auc` and `tpr_at_x` come from `score`, everything else from `predicted`. `tpr_at_x` is the largest TPR at an
+    FPR of at most x % over thresholds at the distinct scores: tied records are accepted together and nothing is
+    interpolated. Infinite scores are allowed.
+
+    Undefined values are nan: the precision of a class nobody was put in, a rate of an absent side, and, when
+    there are only members or only non-members, whatever weighs one side against the other (balanced accuracy,
+    both precisions, F1, AUC, TPR at an FPR). ValueError on empty input, unequal lengths, arrays that should be
+    boolean and are not, or nan scores.
+    """
+    member, score, predicted = _check(member, score, predicted)
+    (precision_non, precision), (recall_non, recall), (_, f1), _ = precision_recall_fscore_support(
+        member, predicted, labels=[False, True], zero_division=np.nan
+    )
+    curve = dict.fromkeys(("auc", *FPR_LIMITS), NAN)
+    if _two_sided(member):
+        # Ranks keep ties and order exactly, and unlike the scores they are always finite.
+        fpr, tpr, _ = roc_curve(member, np.unique(score, return_inverse=True)[1], drop_intermediate=False)
+        curve = {"auc": auc(fpr, tpr)} | {name: tpr[fpr <= limit].max() for name, limit in FPR_LIMITS.items()}
+    else:
+        precision = precision_non = f1 = NAN
+    values = {
+        "accuracy": accuracy_score(member, predicted),
+        "balanced_accuracy": (recall + recall_non) / 2,
+        "precision": precision,
+        "recall": recall,
+        "precision_nonmember": precision_non,
+        "recall_nonmember": recall_non,
+        "fpr": 1 - recall_non,
+        "f1": f1,
+    } | curve
+    return {name: float(values[name]) for name in METRICS}
+
+
+def per_class(
+    member: np.ndarray, score: np.ndarray, predicted: np.ndarray, y: np.ndarray, classes: int
+) -> pd.DataFrame:
+    """`evaluate` within each true class: one row a class 0..classes-1, columns METRICS, members, non_members.
+
+    A class with no records has nan everywhere and zero counts. `y` holds the true labels, int (n,); ValueError
+    if one is outside 0..classes-1, and as in `evaluate`.
+    """
+    member, score, predicted = _check(member, score, predicted)
+    y = np.asarray(y)
+    if y.shape != member.shape or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"y must hold one integer label a record: got {y.dtype} {y.shape} for {member.size} records")
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}: got {y.min()}..{y.max()}")
+    rows = []
+    for label in range(classes):
+        here = y == label
+        row = evaluate(member[here], score[here], predicted[here]) if here.any() else dict.fromkeys(METRICS, NAN)
+        rows.append(row | {"members": int(member[here].sum()), "non_members": int((~member[here]).sum())})
+    return pd.DataFrame(rows, index=pd.RangeIndex(classes, name="class"))
+
+
+def bootstrap(
+    member: np.ndarray, score: np.ndarray, predicted: np.ndarray, rng: np.random.Generator, repeats: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile interval of each of METRICS over `repeats` resamples of the records.
+
+    Members and non-members are drawn separately, each side with replacement at its own size: per resample
+    `rng.integers(members, size=members)`, then the same for non-members. The result is that of calling `evaluate`
+    on every resample, but the scores are sorted only once. Resamples where a metric is undefined are left out of
+    its interval; with one side empty every interval is (nan, nan). ValueError as in `evaluate`.
+    """
+    member, score, predicted = _check(member, score, predicted)
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1: got {repeats}")
+    if not _two_sided(member):
+        return dict.fromkeys(METRICS, (NAN, NAN))
+    rank = np.unique(-score, return_inverse=True)[1]  # 0 = largest score
+    inside, outside = (rank[member], predicted[member]), (rank[~member], predicted[~member])
+    groups = int(rank.max()) + 1
+    counts, curves = np.empty((repeats, 2)), np.empty((repeats, 1 + len(FPR_LIMITS)))
+    for i in range(repeats):
+        members_at, counts[i, 0] = _resample(*inside, groups, rng)
+        others_at, counts[i, 1] = _resample(*outside, groups, rng)
+        curves[i] = _curve(members_at, others_at)
+    values = _rates(*counts.T, len(inside[0]), len(outside[0]))
+    values |= dict(zip(("auc", *FPR_LIMITS), curves.T, strict=True))
+    return {name: _percentiles(values[name]) for name in METRICS}
+
+
+def over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
+    """Mean and Student t 95 % interval of every metric over target seeds: `evaluate`'s result of each seed.
+
+    The interval is symmetric and so may pass 0 or 1. With one seed its ends are nan; a metric that is undefined
+    in any seed is nan. ValueError if there is no result or the results name different metrics.
+    """
+    if not results:
+        raise ValueError("over_seeds needs the result of at least one seed")
+    if any(set(result) != set(results[0]) for result in results):
+        raise ValueError("over_seeds needs the same metrics from every seed")
+    n = len(results)
+    summary = {}
+    for name in results[0]:
+        values = np.array([result[name] for result in results], dtype=float)
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else NAN
+        mean = values.mean()
+        summary[name] = (float(mean), float(mean - half), float(mean + half))
+    return summary
+
+
+def precision_at(base_rate: float | np.ndarray, tpr: float | np.ndarray, fpr: float | np.ndarray) -> np.ndarray:
+    """Precision of an attack with this TPR and FPR when the share `base_rate` of the records are members (Bayes).
+
+    Arguments broadcast; nan where nothing would be called a member. ValueError if one lies outside 0..1.
+    """
+    base_rate, tpr, fpr = (np.asarray(rate, dtype=float) for rate in (base_rate, tpr, fpr))
+    for name, rate in (("base_rate", base_rate), ("tpr", tpr), ("fpr", fpr)):
+        if ((rate < 0) | (rate > 1)).any():
+            raise ValueError(f"{name} must lie in 0..1: got {rate}")
+    return _ratio(base_rate * tpr, base_rate * tpr + (1 - base_rate) * fpr)
+
+
+def _check(member, score, predicted):
+    member, score, predicted = np.asarray(member), np.asarray(score, dtype=float), np.asarray(predicted)
+    if not (member.ndim == 1 and member.shape == score.shape == predicted.shape):
+        shapes = f"member {member.shape}, score {score.shape}, predicted {predicted.shape}"
+        raise ValueError(f"member, score and predicted must be flat and of one length: got {shapes}")
+    if member.size == 0:
+        raise ValueError("no records to evaluate")
+    for name, array in (("member", member), ("predicted", predicted)):
+        if array.dtype != bool:
+            raise ValueError(f"{name} must be a boolean array: got {array.dtype}")
+    if np.isnan(score).any():
+        raise ValueError(f"{np.isnan(score).sum()} of {score.size} scores are nan")
+    return member, score, predicted
+
+
+def _two_sided(member):
+    return member.any() and not member.all()
+
+
+def _resample(rank, predicted, groups, rng):
+    """Draw one side with replacement: how many records fell on each distinct score, how many are predicted members."""
+    drawn = rng.integers(len(rank), size=len(rank))
+    return np.bincount(rank[drawn], minlength=groups), np.count_nonzero(predicted[drawn])
+
+
+def _curve(members_at, others_at):
+    """(AUC, TPR at each of FPR_LIMITS) from the counts at each distinct score, largest score first."""
+    accepted, alarms = np.cumsum(members_at), np.cumsum(others_at)
+    members, others = accepted[-1], alarms[-1]
+    # A member loses to every non-member above it and to half of those it is tied with.
+    lost = np.dot(members_at, alarms - others_at / 2)
+    below = np.searchsorted(alarms / others, list(FPR_LIMITS.values()), side="right")
+    tpr = np.concatenate(([0], accepted / members))
+    return 1 - lost / (members * others), *tpr[below]
+
+
+def _rates(tp, fp, members, others):
+    """The threshold metrics for arrays of true and false positives, as `evaluate` defines them."""
+    fn, tn = members - tp, others - fp
+    return {
+        "accuracy": (tp + tn) / (members + others),
+        "balanced_accuracy": (tp / members + tn / others) / 2,
+        "precision": _ratio(tp, tp + fp),
+        "recall": tp / members,
+        "precision_nonmember": _ratio(tn, tn + fn),
+        "recall_nonmember": tn / others,
+        "fpr": fp / others,
+        "f1": 2 * tp / (2 * tp + fp + fn),
+    }
+
+
+def _ratio(part, whole):
+    with np.errstate(invalid="ignore"):
+        return np.asarray(part, dtype=float) / whole
+
+
+def _percentiles(values):
+    defined = values[~np.isnan(values)]
+    low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (NAN, NAN)
+    return float(low), float(high)

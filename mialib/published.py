@@ -1,0 +1,156 @@
+"""The papers' printed numbers (data/published/*.csv) and the one comparison of our results with them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from mialib import config
+
+# Tables that can be compared, and the column that tells apart the rows of one data set.
+SETTING = {
+    "shokri_table2": "subset",
+    "shokri_table3": "mitigation",
+    "mlleaks_fig1_adversary1_vs_shokri": "attack",
+}
+VERDICTS = ("reproduced", "differs", "not comparable")
+CELL = ("dataset", "model", "setting", "metric", "published", "value", "low", "high", "tier", "verdict", "note")
+TIERS = {"R": "real", "S": "substitute", "M": "simulated"}
+_REQUIRED = ("dataset", "setting", "metric", "value", "low", "high", "tier")
+_OPTIONAL = ("model", "variant", "note", "not_comparable")
+
+
+def load(name: str) -> pd.DataFrame:
+    """One published table: columns dataset, model, setting, metric, published, tolerance, source, in file order.
+
+    `setting` is Table III's mitigation, ML-Leaks' attack, "all" in Table II. `tolerance` is absolute and was
+    fixed before any run. ValueError if the name is unknown or the file malformed.
+    """
+    if name not in SETTING:
+        raise ValueError(f"unknown published table {name!r}; valid tables: {', '.join(SETTING)}")
+    path = config.ROOT / "data" / "published" / f"{name}.csv"
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    renamed = {"dataset": "dataset", "model": "model", SETTING[name]: "setting", "metric": "metric"}
+    renamed |= {"value": "published", "tolerance": "tolerance", "source": "source"}
+    missing = [column for column in renamed if column not in raw]
+    if missing:
+        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
+    table = raw[list(renamed)].rename(columns=renamed)
+    for column in ("published", "tolerance"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = ~numbers.between(0, math.inf, inclusive="left")
+        if bad.any():
+            text = f"{path.name}, line {bad.idxmax() + 2}: {column} is {table[column][bad.idxmax()]!r}"
+            raise ValueError(f"{text}; it must be a number from 0 up")
+        table[column] = numbers
+    twice = table.duplicated(["dataset", "setting", "metric"])
+    if twice.any():
+        raise ValueError(f"{path.name}, line {twice.idxmax() + 2}: this data set, setting and metric came before")
+    return table
+
+
+def compare(ours: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Our results beside the published table `name`: one cell (keys CELL) a published number, then ours without one.
+
+    Each result has dataset, setting, metric (together the key into `load(name)`), value, low, high and tier
+    ("R" real, "S" substitute, "M" simulated), and may have model (what we ran), note, not_comparable (why a
+    verdict would mean nothing, e.g. "demo profile") and variant, which sets apart several results held against
+    one published number (a training size) and is added to the cell's setting.
+
+    Verdict: "not comparable" for simulated data, a given reason or an undefined value, and where either side is
+    missing; else "reproduced" if |value - published| <= tolerance, else "differs". Nothing published is dropped.
+    ValueError for missing or unknown keys, an unknown tier, or two results with the same key.
+    """
+    results: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for result in ours:
+        _check(result)
+        same_key = results.setdefault((result["dataset"], result["setting"], result["metric"]), {})
+        variant = result.get("variant", "")
+        if variant in same_key:
+            key = ", ".join(filter(None, (result["dataset"], result["setting"], result["metric"], variant)))
+            raise ValueError(f"two results for {key}; give each its own `variant`")
+        same_key[variant] = result
+    cells = []
+    for row in load(name).to_dict("records"):
+        found = results.pop((row["dataset"], row["setting"], row["metric"]), {"": None})
+        cells += [_missing(row) if result is None else _cell(result, row) for result in found.values()]
+    return cells + [_cell(result, None) for found in results.values() for result in found.values()]
+
+
+def scorecard(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The cells as a table to look at: dataset, setting, metric, published, ours, low, high, tier, verdict."""
+    columns = ["dataset", "setting", "metric", "published", "value", "low", "high", "tier", "verdict"]
+    table = pd.DataFrame(list(cells), columns=list(CELL))[columns].rename(columns={"value": "ours"})
+    return table.astype(dict.fromkeys(("published", "ours", "low", "high"), float))
+
+
+def side_by_side(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a data set and setting, and for each metric the columns published and ours; published cells only."""
+    table = scorecard(cells).dropna(subset="published")
+    order, metrics = table[["dataset", "setting"]].drop_duplicates(), table["metric"].unique()
+    wide = table.pivot(index=["dataset", "setting"], columns="metric", values=["published", "ours"])
+    wide = wide.swaplevel(axis=1)[[(metric, side) for metric in metrics for side in ("published", "ours")]]
+    return wide.loc[list(order.itertuples(index=False, name=None))].rename_axis(columns=[None, None])
+
+
+def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many cells have each verdict, in the order of VERDICTS."""
+    seen = Counter(cell["verdict"] for cell in cells)
+    return {verdict: seen[verdict] for verdict in VERDICTS}
+
+
+def _check(result):
+    missing = [key for key in _REQUIRED if key not in result]
+    unknown = [key for key in result if key not in (*_REQUIRED, *_OPTIONAL)]
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
+        raise ValueError(f"a result {problem}; valid keys: {', '.join((*_REQUIRED, *_OPTIONAL))}")
+    if result["tier"] not in TIERS:
+        raise ValueError(f"unknown tier {result['tier']!r}; valid tiers: {', '.join(TIERS)}")
+
+
+def _missing(row):
+    """The cell of a published number that this run has nothing to hold against."""
+    empty = dict.fromkeys(("value", "low", "high", "tier"))
+    identity = {key: row[key] for key in ("dataset", "model", "setting", "metric", "published")}
+    return identity | empty | {"verdict": "not comparable", "note": "not computed in this run"}
+
+
+def _cell(result, row):
+    value, low, high = (_number(result[key]) for key in ("value", "low", "high"))
+    reasons = [
+        "simulated data" if result["tier"] == "M" else "",
+        result.get("not_comparable", ""),
+        "undefined value" if value is None else "",
+        "no published number" if row is None else "",
+    ]
+    remarks = [reason for reason in reasons if reason]
+    verdict = "not comparable"
+    if not remarks:
+        # Rounded, so that .73 against .68 is inside a tolerance of .05 whatever the binary fractions say.
+        inside = round(abs(value - row["published"]), 9) <= row["tolerance"]
+        verdict = "reproduced" if inside else "differs"
+        remarks = [f"tolerance {row['tolerance']:g}"]
+    model = result.get("model") or (row["model"] if row else "")
+    if row and model != row["model"]:
+        remarks.append(f"published for {row['model']}")
+    return {
+        "dataset": result["dataset"],
+        "model": model,
+        "setting": ", ".join(filter(None, (result["setting"], result.get("variant", "")))),
+        "metric": result["metric"],
+        "published": row["published"] if row else None,
+        "value": value,
+        "low": low,
+        "high": high,
+        "tier": result["tier"],
+        "verdict": verdict,
+        "note": "; ".join(filter(None, (*remarks, result.get("note", "")))),
+    }
+
+
+def _number(value):
+    """A float, or None where it is missing or not finite: records are strict JSON."""
+    return float(value) if value is not None and math.isfinite(value) else None

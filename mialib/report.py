@@ -1,0 +1,321 @@
+"""How a result leaves a notebook: figures, tables and one JSON record, the same bytes for the same seed.
+
+Real data, substitutes and simulated data are told apart in every plot and caption.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch
+
+from mialib import config, published, runs
+
+# Kinds of mark, from the top of a row down: own shape, colour and height, so that none hides another, even in grey.
+_BLUE, _, _GREEN, _RED = sns.color_palette("colorblind")[:4]
+_OPEN = {"markerfacecolor": "white", "markeredgewidth": 1.4, "linestyle": "none"}
+MARKS = {
+    "published": ("published", {"marker": "D", "markersize": 6, "color": _RED, **_OPEN}),
+    "rerun": ("published re-run", {"marker": "s", "markersize": 6, "color": _GREEN, **_OPEN}),
+    "value": ("ours, 95 % interval", {"marker": "o", "markersize": 6, "color": _BLUE}),
+    "gap": ("gap attack, ours", {"marker": "x", "markersize": 6, "color": "black", **_OPEN}),
+}
+_SIMULATED = {"facecolor": "0.95", "edgecolor": "0.80", "hatch": "///", "linewidth": 0}
+_CHANCE = {"color": "0.3", "linestyle": "--", "linewidth": 1.2}
+_TIER_TEXT = {"R": "R", "S": "S, substitute", "M": "M, simulated"}
+_CAPTIONS = {
+    "R": "Real data: {}.",
+    "S": "Real substitutes, not the paper's own data: {}.",
+    "M": "SIMULATED data, which say nothing about the published numbers: {}.",
+}
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
+
+
+def style() -> None:
+    """Set the look of every figure (colour-blind-safe, legible in print) and show tables with three decimals."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font="DejaVu Sans")
+    mpl.rcParams.update(
+        {
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 10,
+            "hatch.linewidth": 0.6,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    pd.set_option("display.precision", 3, "display.max_rows", 500)
+
+
+def dots(
+    table: pd.DataFrame, xlabel: str, labels: Mapping[str, str] | None = None, chance: float | None = 0.5
+) -> Figure:
+    """Dot-and-interval plot: a row a category, our value and interval beside what it is held against.
+
+    `table` has columns label (the row), tier (R, S or M), value, low, high, and any of published, rerun, gap;
+    nan draws nothing. With a column panel there is one panel a distinct value, sharing rows and x axis. Order is
+    that of first appearance. `labels` replaces legend texts (keys of MARKS, or chance); `chance` is where ZeroR's
+    dashed line stands. Simulated rows are hatched and say so. ValueError for missing columns, an empty table, an
+    unknown tier or legend key, a row met twice, or tiers that vary within both a row and a panel.
+    """
+    table, labels = _dots_table(table), dict(labels or {})
+    if not labels.keys() <= {*MARKS, "chance"}:
+        raise ValueError(f"labels are for {', '.join((*MARKS, 'chance'))}: got {', '.join(labels)}")
+    rows, panels = list(dict.fromkeys(table["label"])), list(dict.fromkeys(table["panel"]))
+    by_panel = panels != [""] and _one_tier(table, "panel")
+    if not by_panel and not _one_tier(table, "label"):
+        raise ValueError("a tier must belong to a row or to a panel: split the table")
+    heights = _marks(table)
+    size = (7 if len(panels) == 1 else 2 + 2.6 * len(panels), 1.6 + (0.3 + 0.06 * len(heights)) * len(rows))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, panel in zip(axes[0], panels, strict=True):
+        here = table[table["panel"] == panel]
+        _panel(ax, here.assign(y=[rows.index(label) for label in here["label"]]), len(rows), chance, heights)
+        ax.set_xlabel(xlabel)
+        ax.set_title(f"{panel}\n[{_TIER_TEXT[here['tier'].iloc[0]]}]" if by_panel else panel)
+    tiers = dict(zip(table["label"], table["tier"], strict=True))
+    names = rows if by_panel else [f"{label}  [{_TIER_TEXT[tiers[label]]}]" for label in rows]
+    axes[0, 0].set_yticks(range(len(rows)), names)
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    _legend(figure, table, heights, labels, chance)
+    return figure
+
+
+def pipeline() -> Figure:
+    """The shadow-model attack in one picture (after Shokri et al. 2017, Figs 1-3)."""
+    figure, ax = plt.subplots(figsize=(8.6, 3.9), layout="constrained")
+    ax.set(xlim=(0, 100), ylim=(0, 48))
+    ax.axis("off")
+    attacker, owner, neutral = ({"facecolor": color, "edgecolor": "0.2"} for color in ("#dcebf7", "#fbe3d0", "white"))
+    _box(ax, 0, 27, 19, 17, "records the\nattacker has,\nsplit k times:\n“in” and “out”", attacker)
+    _box(ax, 28, 27, 19, 17, "k shadow models,\neach trained\non its “in” records", attacker)
+    _box(ax, 56, 27, 19, 17, "prediction vectors\nof “in” and “out”\nrecords, by class", attacker)
+    _box(ax, 82, 27, 18, 17, "attack model,\none a class:\nin or out?", attacker)
+    _box(ax, 0, 3, 19, 15, "the record\nin question,\nclass y", neutral)
+    _box(ax, 28, 3, 19, 15, "target model,\ntrained on\nprivate records", owner)
+    _box(ax, 56, 3, 19, 15, "its prediction\nvector", neutral)
+    _box(ax, 82, 3, 18, 15, "member or\nnon-member", neutral)
+    for start, stop, text in ((19, 28, "train"), (47, 56, "ask"), (75, 82, "train")):
+        _arrow(ax, (start, 35.5), (stop, 35.5), text)
+    for start, stop, text in ((19, 28, "ask"), (47, 56, "")):
+        _arrow(ax, (start, 10.5), (stop, 10.5), text)
+    _arrow(ax, (75, 15), (84, 27), "")
+    _arrow(ax, (91, 27), (91, 18), "")
+    ax.text(0, 46, "attacker, beforehand", fontsize=10, style="italic")
+    ax.text(0, 20, "attack", fontsize=10, style="italic")
+    return figure
+
+
+def records(profile: str) -> list[dict[str, Any]]:
+    """The records notebooks wrote in `profile`, in notebook order; those committed in figures/ where none are there."""
+    for folder in (config.figures_dir(profile), config.ROOT / "figures"):
+        found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        if found := [record for record in found if record["profile"] == profile and record["cells"]]:
+            return found
+    return []
+
+
+def scores(profile: str) -> pd.DataFrame:
+    """How many published numbers each exhibit of `profile` has under each verdict."""
+    table = pd.DataFrame(
+        [{"exhibit": record["exhibit"]} | published.counts(record["cells"]) for record in records(profile)],
+        columns=["exhibit", *published.VERDICTS],
+    )
+    return table.set_index("exhibit")
+
+
+def scorecard(profile: str) -> pd.DataFrame:
+    """Every published number of `profile`'s records beside ours: one row a cell, with exhibit and note."""
+    tables = [
+        published.scorecard(record["cells"]).assign(
+            exhibit=record["exhibit"], note=[cell["note"] for cell in record["cells"]]
+        )
+        for record in records(profile)
+    ]
+    return pd.concat(tables).set_index(["exhibit", "dataset", "setting", "metric"]) if tables else pd.DataFrame()
+
+
+def caption(tiers: Mapping[str, str], run: runs.Run) -> str:
+    """Plain words for under a figure: which data sets (name -> tier) are real, substitutes or SIMULATED, and the run.
+
+    ValueError for an unknown tier.
+    """
+    _check_tiers(tiers.values())
+    sentences = []
+    for tier, text in _CAPTIONS.items():
+        names = [name for name in tiers if tiers[name] == tier]
+        if names:
+            sentences.append(text.format(", ".join(names)))
+    return " ".join([*sentences, f"Profile {run.profile}, seed {run.seed}, notebook {run.notebook}."])
+
+
+def save(
+    run: runs.Run,
+    exhibit: str,
+    cells: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, Figure],
+    tables: Mapping[str, pd.DataFrame],
+    data: Mapping[str, str],
+) -> dict[str, Path]:
+    """Write an exhibit's figures (PDF, PNG, SVG), tables (CSV, LaTeX) and record (JSON); file name -> path.
+
+    They go to `config.figures_dir(run.profile)`, named after the notebook: `<stem>.pdf` for suffix "",
+    `<stem>_<suffix>.pdf` otherwise. The record has keys exhibit, notebook, profile, seed, cells (keys
+    `published.CELL`) and run (`runs.provenance` with `data`, name -> digest); two runs with one seed differ in
+    `run` alone. It is written last, so it never speaks of files that are not there. A table's index is left out
+    when it is a plain count. ValueError for a bad suffix or a cell with other keys.
+    """
+    for cell in cells:
+        if set(cell) != set(published.CELL):
+            raise ValueError(f"a cell has the keys {', '.join(cell)}; it must have {', '.join(published.CELL)}")
+    files = {}
+    for suffix, figure in figures.items():
+        files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit) for kind in _METADATA}
+    for suffix, table in tables.items():
+        stem = _stem(run, suffix)
+        files |= {f"{stem}.csv": _csv(table), f"{stem}.tex": _latex(table, exhibit, stem)}
+    identity = {"exhibit": exhibit, "notebook": run.notebook, "profile": run.profile, "seed": run.seed}
+    record = identity | {"cells": list(cells), "run": runs.provenance(run, dict(data))}
+    text = json.dumps(_plain(record), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    files[f"{run.notebook}.json"] = f"{text}\n".encode()
+    folder = config.figures_dir(run.profile)
+    for name, content in files.items():
+        runs.write_atomic(folder / name, content)
+    return {name: folder / name for name in files}
+
+
+def _box(ax, x, y, width, height, text, look):
+    ax.add_patch(FancyBboxPatch((x + 0.8, y), width - 1.6, height, boxstyle="round,pad=0.6", **look))
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9.5)
+
+
+def _arrow(ax, start, stop, text):
+    ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": "0.2", "linewidth": 1.3})
+    ax.text((start[0] + stop[0]) / 2, start[1] + 1.2, text, ha="center", fontsize=9)
+
+
+def _dots_table(table):
+    missing = [column for column in ("label", "tier", "value", "low", "high") if column not in table]
+    if missing:
+        raise ValueError(f"dots needs the columns {', '.join(missing)}")
+    if table.empty:
+        raise ValueError("dots needs at least one row")
+    _check_tiers(table["tier"])
+    table = table if "panel" in table else table.assign(panel="")
+    twice = table.duplicated(["panel", "label"])
+    if twice.any():
+        raise ValueError(f"row {table['label'][twice].iloc[0]!r} appears twice; give each row its own label")
+    return table
+
+
+def _check_tiers(tiers):
+    for tier in tiers:
+        if tier not in published.TIERS:
+            raise ValueError(f"unknown tier {tier!r}; valid tiers: {', '.join(published.TIERS)}")
+
+
+def _one_tier(table, column):
+    return (table.groupby(column)["tier"].nunique() == 1).all()
+
+
+def _marks(table):
+    """The columns of MARKS that hold anything, each with its height in the row."""
+    drawn = [mark for mark in MARKS if mark in table and table[mark].notna().any()]
+    return {mark: 0.9 * ((i + 0.5) / len(drawn) - 0.5) for i, mark in enumerate(drawn)}
+
+
+def _panel(ax, table, rows, chance, heights):
+    simulated = table.loc[table["tier"] == "M", "y"]
+    for y in range(rows) if len(simulated) == len(table) else simulated:
+        ax.axhspan(y - 0.5, y + 0.5, zorder=0, **_SIMULATED)
+    for y in range(rows - 1):
+        ax.axhline(y + 0.5, color="0.85", linewidth=0.6, zorder=1)
+    if chance is not None:
+        ax.axvline(chance, zorder=2, **_CHANCE)
+    for mark, height in heights.items():
+        y = table["y"] + height
+        if mark == "value":
+            ax.hlines(y, table["low"].astype(float), table["high"].astype(float), color=_BLUE, linewidth=2, zorder=3)
+        ax.plot(table[mark].astype(float), y, **({"linestyle": "none"} | MARKS[mark][1]), zorder=4)
+    ax.tick_params(axis="y", length=0)
+
+
+def _legend(figure, table, heights, labels, chance):
+    handles = []
+    for mark in heights:
+        text, look = MARKS[mark]
+        line = {"linewidth": 2} if mark == "value" else {}
+        handles.append(Line2D([], [], label=labels.get(mark, text), **(look | line)))
+    if chance is not None:
+        handles.append(Line2D([], [], label=labels.get("chance", f"ZeroR ({chance:g})"), **_CHANCE))
+    if (table["tier"] == "M").any():
+        handles.append(Patch(label="simulated data", **_SIMULATED))
+    # Columns by the longest text (inches, at 10 points), then as few as give the same number of rows.
+    widest = 0.75 + 0.08 * max(len(handle.get_label()) for handle in handles)
+    lines = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / widest)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=math.ceil(len(handles) / lines), frameon=False)
+
+
+def _stem(run, suffix):
+    if not re.fullmatch(r"[a-z0-9_-]*", suffix):
+        raise ValueError(f"bad suffix {suffix!r}; use lower-case letters, digits, - and _")
+    return f"{run.notebook}_{suffix}" if suffix else run.notebook
+
+
+def _drawn(figure, kind, title):
+    buffer = io.BytesIO()
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mialib"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=_METADATA[kind] | {"Title": title})
+    return buffer.getvalue()
+
+
+def _indexed(table):
+    return not isinstance(table.index, pd.RangeIndex)
+
+
+def _csv(table):
+    return table.to_csv(index=_indexed(table), float_format="%.6g", lineterminator="\n").encode()
+
+
+def _latex(table, exhibit, stem):
+    return table.to_latex(
+        index=_indexed(table),
+        escape=True,
+        na_rep="--",
+        float_format="%.3f",
+        caption=exhibit.translate(_LATEX),
+        label=f"tab:{stem}",
+    ).encode()
+
+
+def _plain(value):
+    """Strict JSON: floats to six significant digits, nan and infinities to null, NumPy scalars to Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,593 @@
+"""The data layer, on small archives of the real layout, served over loopback HTTP where a download is tested."""
+
+import functools
+import gzip
+import hashlib
+import io
+import socket
+import stat
+import tarfile
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mialib import datasets, runs
+
+LOCATION, PURCHASE, TEXAS = (f"{name}/dataset_{name}.tgz" for name in ("location", "purchase", "texas"))
+
+
+# --- small files of the real layouts ---------------------------------------------------------------------------------
+
+
+def tgz(members: dict[str, bytes], extra: tarfile.TarInfo | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        if extra is not None:
+            archive.addfile(extra)
+    return buffer.getvalue()
+
+
+def text(X: np.ndarray, y: np.ndarray | None = None, quote: str = "") -> bytes:
+    rows = [",".join(map(str, row)) for row in X.tolist()]
+    if y is not None:
+        rows = [f"{quote}{label}{quote},{row}" for label, row in zip(y.tolist(), rows, strict=True)]
+    return "".join(row + "\n" for row in rows).encode()
+
+
+def records(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2, (n, d), np.uint8), np.arange(n) % classes + 1
+
+
+@functools.cache
+def purchase(n: int = 120) -> tuple[np.ndarray, np.ndarray, bytes]:
+    X, y = records(n, 600, 100)
+    return X, y, tgz({"dataset_purchase": text(X, y)})
+
+
+def texas(X: np.ndarray, y: np.ndarray) -> bytes:
+    return tgz({"texas/100/feats": text(X), "texas/100/labels": "".join(f"{k}\n" for k in y).encode()})
+
+
+# --- a raw folder, a registry and a server of our own ----------------------------------------------------------------
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path / "raw"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """register(place, data, rows, **changes): the registry then expects exactly this file at `place`."""
+
+    def change(place: str, data: bytes, rows: int, **changes):
+        file = replace(datasets.REGISTRY[place], rows=rows, size=len(data), digest=sha256(data))
+        monkeypatch.setitem(datasets.REGISTRY, place, replace(file, **changes))
+
+    return change
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def put(raw, place: str, data: bytes):
+    path = raw / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def server():
+    """Serves `server.body`; the first `server.drops` answers break off half-way."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.requests += 1
+            body = self.server.body
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if self.server.requests <= self.server.drops else body)
+
+        def log_message(self, *args):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.body, http.requests, http.drops = b"", 0, 0
+    http.address = f"http://127.0.0.1:{http.server_port}/file"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield http
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def left(raw) -> list[str]:
+    return sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
+
+
+# --- registry and names ----------------------------------------------------------------------------------------------
+
+
+def test_registry_is_complete():
+    assert {place.split("/")[0] for place in datasets.REGISTRY} == {folder for folder, _ in datasets.SETS.values()}
+    lengths = {"sha256": 64, "md5": 32, "git": 40}
+    for file in datasets.REGISTRY.values():
+        kind, _, digest = file.digest.partition(":")
+        assert len(digest) == lengths[kind] and int(digest, 16)
+        assert file.address.startswith("https://") and file.rows > 0 and file.licence and file.citation
+    rows = {folder: sum(f.rows for p, f in datasets.REGISTRY.items() if p.startswith(folder)) for folder in ("adult",)}
+    assert rows == {"adult": 48_842}
+
+
+def test_digest_file_knows_git_blob_ids(tmp_path):
+    path = tmp_path / "hello"
+    path.write_bytes(b"hello\n")
+    assert datasets.digest_file(path, "git") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert datasets.digest_file(path, "md5") == hashlib.md5(b"hello\n").hexdigest()
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'cifar'.*location-30.*cifar-100-coarse"):
+        datasets.load("cifar", "demo")
+    with pytest.raises(ValueError, match=r"demo, laptop, paper"):
+        datasets.load("mnist", "desktop")
+    with pytest.raises(ValueError, match=r"'purchases'; valid: location, purchase, texas"):
+        datasets.fetch("purchases")
+
+
+# --- download and check ----------------------------------------------------------------------------------------------
+
+
+def test_download_then_use_without_a_network(raw, register, server):
+    X, y, data = purchase()
+    server.body = data
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    register(PURCHASE, data, len(y), address=server.address, digest=f"git:{blob}", size=None)
+    assert datasets.fetch("purchase") == datasets.fetch("purchase-10") == [raw / PURCHASE]
+    assert server.requests == 1 and left(raw) == [PURCHASE]
+    assert stat.S_IMODE((raw / PURCHASE).stat().st_mode) == 0o644
+    with pytest.warns(UserWarning, match="dataset_purchase has md5"):
+        loaded = datasets.load("purchase-100", "paper")
+    assert server.requests == 1
+    np.testing.assert_array_equal(loaded.X, X)
+    np.testing.assert_array_equal(loaded.y, y - 1)
+    assert (loaded.classes, loaded.tier, loaded.X.dtype, loaded.y.dtype) == (100, "R", np.uint8, np.int64)
+    assert loaded.digest == runs.digest(loaded.X, loaded.y) and "real" in loaded.source
+
+
+def test_download_is_tried_again_after_a_dropped_connection(raw, register, server):
+    *_, data = purchase()
+    server.body, server.drops = data, 2
+    register(PURCHASE, data, 120, address=server.address)
+    assert datasets.fetch("purchase")[0].read_bytes() == data
+    assert server.requests == 3
+
+
+def test_wrong_download_never_gets_the_final_name(raw, register, server):
+    *_, data = purchase()
+    server.body = data[:-1] + b"?"
+    register(PURCHASE, data, 120, address=server.address)
+    with pytest.raises(ValueError, match=rf"wrong digest {sha256(server.body)}, expected {sha256(data)}"):
+        datasets.fetch("purchase")
+    assert left(raw) == [PURCHASE + ".bad"]
+    server.body = data  # and the next try is a fresh one
+    assert datasets.fetch("purchase")[0].read_bytes() == data
+
+
+def test_short_download_is_refused(raw, register, server):
+    *_, data = purchase()
+    server.body = data[:1000]
+    register(PURCHASE, data, 120, address=server.address)
+    with pytest.raises(ValueError, match=rf"truncated: 1,000 of {len(data):,} bytes"):
+        datasets.load("purchase-100", "paper")
+    assert left(raw) == [PURCHASE + ".bad"]
+
+
+def test_offline_and_absent_says_what_to_put_where(raw, register):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/dataset_location.tgz"
+    register(LOCATION, b"", 1, address=address)
+    with pytest.raises(FileNotFoundError) as caught:
+        datasets.load("location-30", "laptop")
+    for part in ("dataset_location.tgz", address, sha256(b""), str(raw / LOCATION)):
+        assert part in str(caught.value)
+    assert left(raw) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(lambda data: data[:-50], "truncated"), (lambda data: data[:99] + b"#" + data[100:], "wrong digest")],
+)
+def test_bad_file_already_there_is_set_aside(raw, register, spoil, message):
+    *_, data = purchase()
+    put(raw, PURCHASE, spoil(data))
+    register(PURCHASE, data, 120)
+    with pytest.raises(ValueError, match=rf"{message}.*Set aside as dataset_purchase.tgz.bad"):
+        datasets.load("purchase-100", "laptop")
+    assert left(raw) == [PURCHASE + ".bad"]
+
+
+# --- content of archives ---------------------------------------------------------------------------------------------
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        member("../escaped"),
+        member("a/../../escaped"),
+        member("/tmp/escaped"),
+        member("link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("link", tarfile.LNKTYPE, "../../escaped"),
+        member("device", tarfile.CHRTYPE),
+        member("pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda info: f"{info.name}-{info.type.decode()}",
+)
+def test_archive_that_could_write_elsewhere_is_refused(raw, register, evil):
+    X, y, _ = purchase()
+    data = tgz({"dataset_purchase": text(X, y)}, evil)
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    with pytest.raises(ValueError, match=r"unsafe archive member"):
+        datasets.load("purchase-100", "paper")
+    assert left(raw) == [PURCHASE + ".bad"]
+    assert [path.name for path in raw.parent.iterdir()] == ["raw"]
+
+
+def purchase_text(change) -> bytes:
+    X, y, _ = purchase()
+    return tgz({"dataset_purchase": change(text(X, y))})
+
+
+BAD_PURCHASES = {
+    "rows": (lambda body: body + body.splitlines(keepends=True)[0], r"121 rows, expected 120"),
+    "label 0": (lambda body: body.replace(b"1,", b"0,", 1), r"labels from -1 to 99"),
+    "label 101": (lambda body: body.replace(b"1,", b"101,", 1), r"labels from 0 to 100"),
+    "no label": (lambda body: body.replace(b"1,", b"x,", 1), r"row 1 is not a label and 600 cells"),
+    "cell 2": (lambda body: body[:-2] + b"2\n", r"row 120 is not a label and 600 cells"),
+    "short row": (lambda body: body[:-2] + b"\n", r"row 120 is not a label and 600 cells"),
+    "width": (lambda body: body.replace(b"\n", b",1\n"), r"rows of 601 cells, expected 600"),
+    "empty": (lambda body: b"\n", r"no rows"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PURCHASES)
+def test_bad_rows_and_labels_are_refused(raw, register, case):
+    change, message = BAD_PURCHASES[case]
+    data = purchase_text(change)
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    with pytest.raises(ValueError, match=message):
+        datasets.load("purchase-100", "paper")
+    assert left(raw) == [PURCHASE + ".bad"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tgz({"something_else": b"1"}), "the archive lacks dataset_purchase"),
+        (purchase()[2][:-3000], "bad content"),
+        (b"not an archive at all", "bad content"),
+    ],
+    ids=["other member", "cut short", "not an archive"],
+)
+def test_bad_archive_is_refused_even_with_the_right_digest(raw, register, data, message):
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    with pytest.raises(ValueError, match=message):
+        datasets.load("purchase-100", "paper")
+    assert left(raw) == [PURCHASE + ".bad"]
+
+
+def test_purchase_md5_warns_only_when_it_differs(raw, register, monkeypatch, recwarn):
+    X, y, data = purchase()
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    monkeypatch.setattr(datasets, "PURCHASE_MD5", hashlib.md5(text(X, y)).hexdigest())
+    datasets.load("purchase-100", "paper")
+    assert not [w for w in recwarn if "md5" in str(w.message)]
+
+
+@pytest.mark.filterwarnings("ignore:dataset_purchase has md5")
+def test_purchase_with_fewer_classes_is_clustered(raw, register):
+    rng = np.random.default_rng(1)
+    group = np.repeat([0, 1], 100)
+    X = (rng.random((200, 600)) < np.where(group, 0.8, 0.2)[:, None]).astype(np.uint8)
+    data = tgz({"dataset_purchase": text(X, np.arange(200) % 100 + 1)})
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 200)
+    loaded = datasets.load("purchase-2", "paper")
+    assert (loaded.y == group).all() or (loaded.y == 1 - group).all()
+    assert loaded.classes == 2 and "k-means" in loaded.source
+    put(raw, PURCHASE, purchase()[2])  # records without groups: only a fixed seed labels them the same way twice
+    register(PURCHASE, purchase()[2], 120)
+    once, again = datasets.load("purchase-10", "paper"), datasets.load("purchase-10", "laptop")
+    assert once.digest == again.digest and once.y.max() < 10
+
+
+@pytest.mark.parametrize("d", [6169, 6170])
+def test_texas(raw, register, d):
+    X, y = records(110, d, 100)
+    data = texas(X, y)
+    put(raw, TEXAS, data)
+    register(TEXAS, data, 110)
+    loaded = datasets.load("texas-100", "laptop")
+    assert isinstance(loaded.X, scipy.sparse.csr_array) and loaded.X.dtype == np.uint8 and loaded.tier == "R"
+    np.testing.assert_array_equal(loaded.X.toarray(), X)
+    np.testing.assert_array_equal(loaded.y, y - 1)
+
+
+def test_texas_needs_as_many_labels_as_rows(raw, register):
+    X, y = records(110, 6169, 100)
+    data = texas(X[:-1], y)
+    put(raw, TEXAS, data)
+    register(TEXAS, data, 110)
+    with pytest.raises(ValueError, match=r"109 rows of features for 110 labels"):
+        datasets.load("texas-100", "paper")
+
+
+def test_location_labels_are_quoted(raw, register):
+    X, y = records(60, 446, 30)
+    data = tgz({"./bangkok": text(X, y, quote='"')})
+    put(raw, LOCATION, data)
+    register(LOCATION, data, 60)
+    loaded = datasets.load("location-30", "paper")
+    np.testing.assert_array_equal(loaded.X, X)
+    np.testing.assert_array_equal(loaded.y, y - 1)
+
+
+# --- Adult, MNIST, CIFAR ---------------------------------------------------------------------------------------------
+
+ADULT = """39, State-gov, 100, Bachelors, 13, Never-married, Sales, Husband, White, Male, 2174, 0, 40, Cuba, <=50K
+17, ?, 300, HS-grad, 9, Divorced, ?, Own-child, Black, Female, 0, 0, 20, ?, >50K
+
+"""
+ADULT_TEST = "|1x3 Cross validator\n" + ADULT.replace("50K\n", "50K.\n").replace("17, ", "61, ")
+
+
+def put_adult(raw, register, train: str, test: str):
+    for name, body in (("adult.data", train), ("adult.test", test)):
+        put(raw, f"adult/{name}", body.encode())
+        register(f"adult/{name}", body.encode(), 2)
+
+
+def test_adult(raw, register):
+    put_adult(raw, register, ADULT, ADULT_TEST)
+    loaded = datasets.load("adult", "laptop")
+    assert loaded.y.tolist() == [0, 1, 0, 1] and loaded.X.dtype == np.float32
+    np.testing.assert_allclose(loaded.X[:, 0], [22 / 44, 0, 22 / 44, 1])  # ages 39, 17, 39, 61 over both parts
+    assert loaded.X.shape == (4, 6 + 2 * 8)  # two categories in each column, "?" counted as one
+    np.testing.assert_array_equal(loaded.X[:, 6:].sum(axis=1), 8)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("Cuba", "Cuba, Cuba", "row 1 is not 14 attributes"),
+        (">50K.", "50K", "row 2 is not 14 attributes"),
+        ("2174", "many", "many"),
+        ("2174", "9" * 30, "too large"),
+        ("White", "W" * 200_000, "field larger"),
+    ],
+)
+def test_bad_adult_row_is_refused(raw, register, good, bad, message):
+    put_adult(raw, register, ADULT, ADULT_TEST.replace(good, bad))
+    with pytest.raises(ValueError, match=rf"adult.test: bad content: .*{message}"):
+        datasets.load("adult", "laptop")
+    assert left(raw) == ["adult/adult.data", "adult/adult.test.bad"]
+
+
+def idx(array: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def test_mnist(raw, register):
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (30, 28, 28), np.uint8)
+    labels = rng.integers(0, 10, 30).astype(np.uint8)
+    for part, rows in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
+        for kind, array in (("images-idx3", images[rows]), ("labels-idx1", labels[rows])):
+            data = gzip.compress(idx(array))
+            put(raw, f"mnist/{part}-{kind}-ubyte.gz", data)
+            register(f"mnist/{part}-{kind}-ubyte.gz", data, len(array))
+    loaded = datasets.load("mnist", "paper")
+    np.testing.assert_array_equal(loaded.X, images.reshape(30, 784).astype(np.float32) / 255)
+    np.testing.assert_array_equal(loaded.y, labels)
+    register("mnist/t10k-labels-idx1-ubyte.gz", data, 11)
+    with pytest.raises(ValueError, match=r"t10k-labels.*10 rows, expected 11"):
+        datasets.load("mnist", "paper")
+
+
+def cifar100(raw, register, n: int = 12) -> tuple[dict[str, bytes], np.ndarray]:
+    rng = np.random.default_rng(3)
+    table = rng.integers(0, 256, (2 * n, 3074), np.uint8)
+    table[:, 0] %= 20
+    table[:, 1] %= 100
+    members = {"train.bin": table[:n].tobytes(), "test.bin": table[n:].tobytes()}
+    for name, data in members.items():
+        register(f"cifar100/{name}", data, n)
+    return members, table
+
+
+def test_cifar_from_members_and_from_the_archive_agree(raw, register):
+    members, table = cifar100(raw, register)
+    archive = tgz({f"cifar-100-binary/{name}": data for name, data in members.items()} | {"other.txt": b"x"})
+    register("cifar100/cifar-100-binary.tar.gz", archive, 24)
+    put(raw, "cifar100/cifar-100-binary.tar.gz", archive)
+    fine, coarse = datasets.load("cifar-100", "laptop"), datasets.load("cifar-100-coarse", "laptop")
+    np.testing.assert_array_equal(fine.X, table[:, 2:].reshape(-1, 3, 32, 32))
+    np.testing.assert_array_equal(fine.y, table[:, 1])
+    np.testing.assert_array_equal(coarse.y, table[:, 0])
+    (raw / "cifar100/cifar-100-binary.tar.gz").unlink()
+    for name, data in members.items():
+        put(raw, f"cifar100/{name}", data)
+    assert datasets.load("cifar-100", "laptop").digest == fine.digest
+    assert datasets.fetch("cifar-100") == [raw / "cifar100/train.bin", raw / "cifar100/test.bin"]
+
+
+def test_cifar_member_is_checked_inside_the_archive(raw, register):
+    members, _ = cifar100(raw, register)
+    members["test.bin"] = members["test.bin"][::-1]
+    archive = tgz({f"cifar-100-binary/{name}": data for name, data in members.items()})
+    register("cifar100/cifar-100-binary.tar.gz", archive, 24)
+    put(raw, "cifar100/cifar-100-binary.tar.gz", archive)
+    with pytest.raises(ValueError, match=r"member cifar-100-binary/test.bin has the wrong digest"):
+        datasets.load("cifar-100", "laptop")
+
+
+# --- profiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def simulators(monkeypatch):
+    """Quick ones of the agreed shapes; they record how many records were asked for."""
+    asked = {}
+
+    def simulator(name: str, n: int, d: int, classes: int):
+        asked[name] = n
+        X, y = records(min(n, 300), d, classes)
+        return (scipy.sparse.csr_array(X) if name == "hospital" else X), y - 1
+
+    def purchases(classes, n=197_324, seed=0):
+        return simulator("purchases", n, 600, classes)
+
+    monkeypatch.setattr(datasets.simulate, "purchases", purchases)
+    monkeypatch.setattr(datasets.simulate, "hospital", lambda n=67_330, seed=0: simulator("hospital", n, 6169, 100))
+    monkeypatch.setattr(datasets.simulate, "locations", lambda n=5_010, seed=0: simulator("locations", n, 446, 30))
+    return asked
+
+
+@pytest.mark.parametrize("name", datasets.SETS)
+def test_demo_needs_no_network(raw, simulators, monkeypatch, name):
+    monkeypatch.setattr(datasets, "fetch", lambda name: pytest.fail("demo asked for a file"))
+    loaded = datasets.load(name, "demo")
+    assert loaded.classes == {"cifar-100": 20, "cifar-100-coarse": 10}.get(name, datasets.SETS[name][1])
+    np.testing.assert_array_equal(np.unique(loaded.y), np.arange(loaded.classes))
+    assert loaded.y.dtype == np.int64 and len(loaded.y) == loaded.X.shape[0] >= 300
+    simulated = datasets.SETS[name][0] in datasets.DEMO_ROWS
+    assert loaded.tier == ("M" if simulated else "S") and ("simulated" in loaded.source) == simulated
+    if name.startswith("cifar"):
+        assert loaded.X.dtype == np.uint8 and loaded.X.shape[1:] == (3, 32, 32) and loaded.X.max() == 255
+    elif not simulated:
+        assert loaded.X.dtype == np.float32 and loaded.X.min() == 0 and loaded.X.max() == 1
+    assert not raw.exists()
+
+
+def test_demo_sizes(simulators):
+    for name in ("location-30", "purchase-50", "texas-100"):
+        datasets.load(name, "demo")
+    assert simulators == {"locations": 1_500, "purchases": 8_000, "hospital": 4_000}
+
+
+def test_demo_cifar_classes_nest():
+    fine, coarse = datasets.load("cifar-100", "demo"), datasets.load("cifar-100-coarse", "demo")
+    np.testing.assert_array_equal(fine.y // 2, coarse.y)
+    assert np.bincount(fine.y).min() > 80  # halves of a digit's ~180 images
+
+
+@pytest.mark.parametrize(("name", "folder"), [("purchase-20", "purchase"), ("texas-100", "texas")])
+def test_laptop_simulates_what_is_not_there_and_says_so(raw, simulators, capsys, name, folder):
+    loaded = datasets.load(name, "laptop")
+    assert loaded.tier == "M" and "simulated" in loaded.source
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and "simulated" in printed and f"python -m mialib fetch {folder}" in printed
+    assert list(simulators.values()) == [{"purchase": 197_324, "texas": 67_330}[folder]]
+
+
+def test_paper_never_simulates(raw, register, simulators):
+    register(TEXAS, b"", 1, address="http://127.0.0.1:9/dataset_texas.tgz")
+    with pytest.raises(FileNotFoundError, match=r"dataset_texas.tgz is missing"):
+        datasets.load("texas-100", "paper")
+    assert simulators == {}
+
+
+# --- parsers, by property --------------------------------------------------------------------------------------------
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(1, 30), st.integers(1, 7), st.booleans(), st.sampled_from(["", '"']))
+def test_rows_survive_the_round_trip(seed, n, d, chunk, labelled, quote):
+    rng = np.random.default_rng(seed)
+    X, y = rng.integers(0, 2, (n, d), np.uint8), rng.integers(0, 1000, n)
+    body = text(X, y if labelled else None, quote)
+    for ending in (b"\n", b"\r\n", b"\n\n"):
+        chunks = list(datasets.parse_rows(io.BytesIO(body.replace(b"\n", ending)), (d,), labelled, chunk))
+        np.testing.assert_array_equal(np.concatenate([cells for cells, _ in chunks]), X)
+        np.testing.assert_array_equal(np.concatenate([labels for _, labels in chunks]), y if labelled else 0 * y)
+
+
+@given(SEEDS, st.data())
+def test_a_changed_byte_is_refused_or_another_valid_table(seed, data):
+    X, y = np.random.default_rng(seed).integers(0, 2, (6, 5), np.uint8), np.arange(6)
+    body = bytearray(text(X, y))
+    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        parsed = list(datasets.parse_rows(io.BytesIO(bytes(body)), (5,), labelled=True))
+    except ValueError:
+        return
+    cells, labels = (np.concatenate(arrays) for arrays in zip(*parsed, strict=True))
+    changed = (cells != X).sum() + (labels != y).sum() if len(labels) == 6 else 1
+    assert cells.shape == (len(labels), 5) and cells.max() <= 1 and changed <= 1
+
+
+@given(SEEDS, st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(1, 5))
+def test_idx_survives_the_round_trip_and_a_cut_does_not(seed, shape, cut):
+    array = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    np.testing.assert_array_equal(datasets.parse_idx(idx(array)), array)
+    for broken in (idx(array) + b"x", idx(array)[:-cut], b"\0\0\x0d" + idx(array)[3:]):
+        with pytest.raises(ValueError, match=r"idx|bytes of data"):
+            datasets.parse_idx(broken)
+
+
+@given(SEEDS, st.integers(0, 4), st.integers(1, 2))
+def test_cifar_survives_the_round_trip(seed, n, labels):
+    table = np.random.default_rng(seed).integers(0, 256, (n, labels + 3072), np.uint8)
+    X, y = datasets.parse_cifar(table.tobytes(), labels)
+    np.testing.assert_array_equal(np.concatenate([y, X.reshape(n, 3072)], axis=1), table)
+    with pytest.raises(ValueError, match="not whole records"):
+        datasets.parse_cifar(table.tobytes() + b"x", labels)
+
+
+WORD = st.text("abcXYZ-?", min_size=1, max_size=5)
+PERSON = st.tuples(st.tuples(*[st.integers(0, 10**6)] * 6), st.tuples(*[WORD] * 8), st.booleans())
+
+
+@given(st.lists(PERSON, min_size=1, max_size=8), st.sampled_from(["", "."]))
+def test_adult_survives_the_round_trip(people, stop):
+    order = [0, 6, 1, 7, 2, 8, 9, 10, 11, 12, 3, 4, 5, 13]  # where numbers 0-5 and words 6-13 stand in a row
+    lines = []
+    for numbers, words, rich in people:
+        cells = [*map(str, numbers), *words]
+        lines.append(", ".join(cells[i] for i in order) + (", >50K" if rich else ", <=50K") + stop)
+    numbers, kinds, y = datasets.parse_adult("\n".join(lines))
+    assert [tuple(row) for row in numbers.tolist()] == [person[0] for person in people]
+    assert [tuple(row) for row in kinds.tolist()] == [person[1] for person in people]
+    assert y.tolist() == [int(person[2]) for person in people]
+    X = datasets.encode_adult(numbers, kinds)
+    assert X.min() >= 0 and X.max() <= 1 and (X[:, 6:].sum(axis=1) == 8).all()

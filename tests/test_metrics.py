@@ -1,0 +1,224 @@
+"""Oracles: scikit-learn, counting by hand, and the literal bootstrap loop."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn import metrics as sk
+
+from mialib import metrics
+
+# Few distinct scores, so that ties are the rule.
+SCORES = st.sampled_from([-np.inf, -1.5, 0.0, 1e-300, 0.25, 0.5, 0.75, np.inf])
+
+
+@st.composite
+def attacks(draw):
+    n = draw(st.integers(2, 40))
+    member = draw(hnp.arrays(bool, n).filter(lambda a: a.any() and not a.all()))
+    score = draw(hnp.arrays(float, n, elements=SCORES))
+    return member, score, draw(hnp.arrays(bool, n))
+
+
+def example(n=200, ties=True, seed=0):
+    rng = np.random.default_rng(seed)
+    member = rng.random(n) < 0.4
+    score = rng.normal(size=n) + 0.7 * member
+    score = score.round(1) if ties else score
+    return member, score, score > 0.5
+
+
+@given(attacks())
+@settings(deadline=None)
+def test_evaluate_equals_scikit_learn(attack):
+    member, score, predicted = attack
+    finite = np.nan_to_num(score, posinf=9, neginf=-9)
+    ours = metrics.evaluate(member, score, predicted)
+    assert tuple(ours) == metrics.METRICS
+    assert all(type(value) is float for value in ours.values())
+    expected = {
+        "accuracy": sk.accuracy_score(member, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(member, predicted),
+        "precision": sk.precision_score(member, predicted, zero_division=np.nan),
+        "recall": sk.recall_score(member, predicted),
+        "precision_nonmember": sk.precision_score(~member, ~predicted, zero_division=np.nan),
+        "recall_nonmember": sk.recall_score(~member, ~predicted),
+        "fpr": np.mean(predicted[~member]),
+        "f1": sk.f1_score(member, predicted),
+        "auc": sk.roc_auc_score(member, finite),
+    }
+    assert {name: ours[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+@given(attacks())
+@settings(deadline=None)
+def test_auc_and_tpr_equal_counting_by_hand(attack):
+    member, score, predicted = attack
+    ours = metrics.evaluate(member, score, predicted)
+    wins = [(m > o) + (m == o) / 2 for m, o in itertools.product(score[member], score[~member])]
+    assert ours["auc"] == pytest.approx(np.mean(wins))
+    for name, percent in (("tpr_at_10", 10), ("tpr_at_1", 1), ("tpr_at_0.1", 0.1)):
+        best = 0.0  # the threshold nothing reaches
+        for threshold in score:
+            if np.sum(score[~member] >= threshold) * 100 <= percent * np.sum(~member):
+                best = max(best, np.mean(score[member] >= threshold))
+        assert ours[name] == pytest.approx(best), name
+
+
+@given(attacks())
+@settings(deadline=None)
+def test_turning_the_scores_round_turns_the_auc_round(attack):
+    member, score, predicted = attack
+    forward, backward = (metrics.evaluate(member, sign * score, predicted)["auc"] for sign in (1, -1))
+    assert backward == pytest.approx(1 - forward)
+
+
+def test_tpr_at_takes_ties_together_and_does_not_interpolate():
+    member = np.array([True] * 10 + [False] * 10)
+    score = np.array([1.0] * 4 + [0.5] * 6 + [0.5] + [0.0] * 9)
+    assert metrics.evaluate(member, score, score > 0)["tpr_at_10"] == 1.0  # an FPR of exactly 10 % is allowed
+    assert metrics.evaluate(member, score, score > 0)["tpr_at_1"] == 0.4
+    score[11] = 0.5  # the tie now costs 20 %
+    assert metrics.evaluate(member, score, score > 0)["tpr_at_10"] == 0.4
+    assert metrics.evaluate(member, np.zeros(20), score > 0)["tpr_at_10"] == 0.0
+
+
+def test_undefined_values_are_nan():
+    member, score, _ = example()
+    nobody = metrics.evaluate(member, score, np.zeros(len(member), dtype=bool))
+    assert np.isnan(nobody["precision"])
+    assert (nobody["recall"], nobody["fpr"], nobody["f1"], nobody["balanced_accuracy"]) == (0, 0, 0, 0.5)
+    everybody = metrics.evaluate(member, score, np.ones(len(member), dtype=bool))
+    assert np.isnan(everybody["precision_nonmember"])
+    assert everybody["precision"] == pytest.approx(member.mean())
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_one_side_alone_is_not_an_evaluation(side):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = metrics.evaluate(np.full(4, side), np.arange(4.0), np.array([True, True, True, False]))
+    defined = {"accuracy": 0.75, "recall": 0.75} if side else {"accuracy": 0.25, "recall_nonmember": 0.25, "fpr": 0.75}
+    assert {name: value for name, value in values.items() if not np.isnan(value)} == defined
+
+
+GOOD = (np.array([True, False]), np.array([0.5, 0.1]), np.array([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ((GOOD[0], GOOD[1][:1], GOOD[2]), "one length"),
+        ((GOOD[0][:, None], GOOD[1], GOOD[2]), "one length"),
+        ((np.array([1, 0]), GOOD[1], GOOD[2]), "member must be a boolean"),
+        ((GOOD[0], GOOD[1], np.array([1.0, 0.0])), "predicted must be a boolean"),
+        ((GOOD[0], np.array([0.5, np.nan]), GOOD[2]), "1 of 2 scores are nan"),
+        (([], [], []), "no records"),
+    ],
+)
+def test_bad_input_is_refused(bad, message):
+    for function in (metrics.evaluate, lambda *a: metrics.bootstrap(*a, np.random.default_rng(0))):
+        with pytest.raises(ValueError, match=message):
+            function(*bad)
+
+
+def literal_bootstrap(member, score, predicted, rng, repeats):
+    inside, outside = np.flatnonzero(member), np.flatnonzero(~member)
+    results = []
+    for _ in range(repeats):
+        drawn = [side[rng.integers(len(side), size=len(side))] for side in (inside, outside)]
+        index = np.concatenate(drawn)
+        results.append(metrics.evaluate(member[index], score[index], predicted[index]))
+    table = {name: np.array([result[name] for result in results]) for name in metrics.METRICS}
+    return {name: np.percentile(v[~np.isnan(v)], [2.5, 97.5]) for name, v in table.items()}
+
+
+@pytest.mark.parametrize(("n", "ties"), [(200, True), (200, False), (13, True)])
+def test_bootstrap_equals_the_literal_loop(n, ties):
+    attack = example(n, ties)
+    fast = metrics.bootstrap(*attack, np.random.default_rng(3), repeats=150)
+    slow = literal_bootstrap(*attack, np.random.default_rng(3), repeats=150)
+    assert tuple(fast) == metrics.METRICS
+    for name in metrics.METRICS:
+        assert fast[name] == pytest.approx(tuple(slow[name]), abs=1e-12), name
+
+
+def test_bootstrap_leaves_undefined_resamples_out():
+    member, score = np.array([True, True, False, False]), np.array([0.9, 0.1, 0.2, 0.1])
+    predicted = score > 0.5  # a quarter of the resamples predict no member at all
+    intervals = metrics.bootstrap(member, score, predicted, np.random.default_rng(0), repeats=200)
+    assert intervals["precision"] == (1.0, 1.0)
+    nobody = metrics.bootstrap(member, score, np.zeros(4, dtype=bool), np.random.default_rng(0), repeats=20)
+    assert np.isnan(nobody["precision"]).all()
+    one_side = metrics.bootstrap(np.ones(4, dtype=bool), score, predicted, np.random.default_rng(0))
+    assert np.isnan(list(one_side.values())).all()
+
+
+def test_bootstrap_covers_the_value_and_a_useless_attack():
+    rng = np.random.default_rng(5)
+    member, score, predicted = example(2000, ties=False)
+    value, interval = metrics.evaluate(member, score, predicted), metrics.bootstrap(member, score, predicted, rng)
+    for name in metrics.METRICS:
+        assert interval[name][0] <= value[name] <= interval[name][1], name
+    assert interval["auc"][0] > 0.5
+    score = rng.normal(size=2000)
+    low, high = metrics.bootstrap(member, score, score > 0, rng)["auc"]
+    assert low < 0.5 < high
+    assert high - low < 0.1
+    with pytest.raises(ValueError, match="repeats"):
+        metrics.bootstrap(member, score, predicted, rng, repeats=0)
+
+
+def test_per_class_is_evaluate_on_each_class():
+    member, score, predicted = example(300)
+    y = np.random.default_rng(1).integers(3, size=300)
+    member[y == 2] = True
+    table = metrics.per_class(member, score, predicted, y, classes=4)
+    assert list(table.columns) == [*metrics.METRICS, "members", "non_members"]
+    assert list(table.index) == [0, 1, 2, 3]
+    here = y == 1
+    expected = metrics.evaluate(member[here], score[here], predicted[here])
+    assert table.loc[1, list(metrics.METRICS)].to_dict() == expected
+    assert table["members"].sum() == member.sum()
+    assert table.loc[2, "non_members"] == 0
+    assert np.isnan(table.loc[2, "precision"])
+    assert table.loc[3, list(metrics.METRICS)].isna().all()
+    assert table.loc[3, ["members", "non_members"]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("y", [np.array([0, 2]), np.array([-1, 0]), np.array([0]), np.array([0.0, 1.0])])
+def test_per_class_refuses_bad_labels(y):
+    with pytest.raises(ValueError, match=r"label"):
+        metrics.per_class(*GOOD, y, classes=2)
+
+
+def test_over_seeds_is_the_student_t_interval():
+    summary = metrics.over_seeds([{"auc": 0.6}, {"auc": 0.7}, {"auc": 0.8}])
+    half = 4.302653 * 0.1 / np.sqrt(3)  # t of two degrees of freedom, from a printed table
+    assert summary == {"auc": pytest.approx((0.7, 0.7 - half, 0.7 + half), abs=1e-6)}
+    assert metrics.over_seeds([{"auc": 0.6}])["auc"] == pytest.approx((0.6, np.nan, np.nan), nan_ok=True)
+    assert np.isnan(metrics.over_seeds([{"f1": 0.6}, {"f1": np.nan}])["f1"]).all()
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.over_seeds([])
+    with pytest.raises(ValueError, match="same metrics"):
+        metrics.over_seeds([{"auc": 0.6}, {"f1": 0.6}])
+
+
+@given(attacks())
+@settings(deadline=None)
+def test_precision_at_the_sample_base_rate_is_the_sample_precision(attack):
+    member, score, predicted = attack
+    values = metrics.evaluate(member, score, predicted)
+    bayes = metrics.precision_at(member.mean(), values["recall"], values["fpr"])
+    assert bayes == pytest.approx(values["precision"], nan_ok=True)
+
+
+def test_precision_at_a_low_base_rate():
+    assert metrics.precision_at(np.array([0.5, 0.01]), 0.9, 0.1) == pytest.approx([0.9, 1 / 12])
+    assert np.isnan(metrics.precision_at(0.5, 0, 0))
+    with pytest.raises(ValueError, match="tpr must lie in 0"):
+        metrics.precision_at(0.5, 1.1, 0.1)

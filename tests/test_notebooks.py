@@ -1,0 +1,159 @@
+"""Every notebook: run in the `demo` profile as the command line does, and read as committed."""
+
+import ast
+import json
+import math
+import re
+
+import nbformat
+import pytest
+
+from mialib import batch, config, published
+
+PATHS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
+CELL_TYPES = {"published": float, "value": float, "low": float, "high": float} | dict.fromkeys(
+    ("dataset", "model", "setting", "metric", "note"), str
+)
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory):
+    """Results of all notebooks in `demo`. The cache is the user's, so that a second `make test` trains nothing."""
+    folder = tmp_path_factory.mktemp("demo")
+    jobs = batch.plan([], "demo", 0, config.workers(), folder)
+    assert batch.run(jobs) == {}
+    return folder
+
+
+def code(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in PATHS][:1] == ["00_overview"]
+    assert len(PATHS) >= 3
+
+
+@each
+def test_runs_in_demo(path, out):
+    job = batch.Job(path, out, "demo", 0, 1)
+    assert batch.state(job) == "done"
+    executed = nbformat.read(job.executed, as_version=4)
+    assert batch.fault(executed) == ""
+    assert job.html.stat().st_size > 10_000
+
+
+@each
+def test_demo_record(path, out):
+    if not saves(path):
+        assert path.stem.startswith("00"), "an exhibit ends in report.save"
+        return
+    record = json.loads((out / "figures" / f"{path.stem}.json").read_text(), parse_constant=pytest.fail)
+    check_record(record, path.stem, "demo")
+    # Embedded data and small sizes earn no verdict.
+    assert {cell["verdict"] for cell in record["cells"]} == {"not comparable"}
+    kinds = {file.suffix for file in batch.Job(path, out, "demo", 0, 1).figures()}
+    assert kinds >= {".pdf", ".png", ".svg", ".csv", ".tex", ".json"}
+
+
+def test_same_seed_gives_the_same_record(out, tmp_path):
+    """One worker and an empty cache (conftest.py gives each test its own) against the first run."""
+    name = "01_shokri_table2_datasets"
+    assert batch.run(batch.plan([name], "demo", 0, 1, tmp_path)) == {}
+    first, second = (json.loads((folder / "figures" / f"{name}.json").read_text()) for folder in (out, tmp_path))
+    assert first.pop("run") != second.pop("run")
+    assert first == second
+
+
+@each
+def test_committed_record_and_figures(path):
+    if saves(path):
+        folder = config.ROOT / "figures"
+        check_record(json.loads((folder / f"{path.stem}.json").read_text()), path.stem, "laptop")
+        assert {file.suffix for file in folder.glob(f"{path.stem}*")} >= {".pdf", ".png", ".csv", ".tex"}
+
+
+@each
+def test_simulated_data_are_called_simulated(path, out):
+    if saves(path):
+        record = json.loads((out / "figures" / f"{path.stem}.json").read_text())
+        printed = [output.get("text", "") for cell in code(out / "notebooks" / path.name) for output in cell.outputs]
+        simulated = {cell["dataset"] for cell in record["cells"] if cell["tier"] == "M"}
+        assert not simulated or "simulated" in " ".join(printed).lower()
+        notes = [cell["note"] for cell in record["cells"] if cell["tier"] == "M"]
+        assert all("simulated" in note for note in notes)
+
+
+@each
+def test_parameters_cell(path):
+    tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert tagged[0].source.split("\n") == ['profile = "laptop"', "seed = 0"]
+    assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
+
+
+@each
+def test_ends_in_a_reading(path):
+    last = nbformat.read(path, as_version=4).cells[-1]
+    assert last.cell_type == "markdown"
+    assert len(re.findall(r"[.!?](?:\s|$)", last.source)) >= 3
+
+
+@each
+def test_is_thin(path):
+    cells = code(path)
+    assert len(cells) <= 15
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 15
+    banned = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.While, ast.Try)
+    libraries = set()
+    for cell in cells:
+        tree = ast.parse(cell.source)
+        assert not [node for node in ast.walk(tree) if isinstance(node, banned)], cell.source
+        assert not [node for node in tree.body if isinstance(node, ast.For) and trains(node)], cell.source
+        assert not re.search(r"[\"'](\.{0,2}/|data/|build/|figures/)", cell.source), f"a path in: {cell.source}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                libraries |= {node.module} if isinstance(node, ast.ImportFrom) else {n.name for n in node.names}
+    assert {name.split(".")[0] for name in libraries} <= {"mialib", "pandas", "numpy", "matplotlib", "IPython"}
+
+
+def trains(loop):
+    return any(isinstance(node, ast.Attribute) and node.attr in ("fit", "fit_many", "step") for node in ast.walk(loop))
+
+
+@each
+def test_committed_with_clean_outputs(path):
+    assert path.stat().st_size < 500_000
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert batch.fault(notebook) == ""
+    assert not {"papermill", "mialib"} & notebook.metadata.keys()
+    assert all("injected-parameters" not in cell.metadata.get("tags", []) for cell in notebook.cells)
+    assert any("text/plain" in output.get("data", {}) for cell in code(path) for output in cell.outputs)
+
+
+def saves(path):
+    return any("report.save(" in cell.source for cell in code(path))
+
+
+def check_record(record, stem, profile):
+    """The schema of figures/*.json."""
+    assert set(record) == {"exhibit", "notebook", "profile", "seed", "cells", "run"}
+    assert (record["notebook"], record["profile"], record["seed"]) == (stem, profile, 0)
+    assert set(record["run"]) == {"commit", "versions", "device", "threads", "seconds", "data", "date"}
+    assert record["cells"]
+    for cell in record["cells"]:
+        assert set(cell) == set(published.CELL)
+        assert cell["verdict"] in published.VERDICTS
+        # A published number that was not computed in this run has no value and no tier.
+        assert (cell["tier"] in published.TIERS) == (cell["tier"] is not None)
+        assert cell["tier"] is not None or cell["value"] is None
+        for key, kind in CELL_TYPES.items():
+            assert isinstance(cell[key], kind) or (kind is float and cell[key] is None), (key, cell)
+        if cell["verdict"] != "not comparable":
+            assert cell["tier"] != "M"
+            assert math.isfinite(cell["value"]) and math.isfinite(cell["published"])
+        if None not in (cell["low"], cell["high"]):
+            assert cell["low"] <= cell["high"]

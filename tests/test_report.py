@@ -1,0 +1,225 @@
+"""What is saved is complete, strict and the same for the same seed; plots show what they claim."""
+
+import json
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from mialib import published, report, runs
+
+RUN = runs.Run("01_table2", "demo", 0, 0.0)
+SUFFIXES = ("pdf", "png", "svg", "csv", "tex")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def rows():
+    return pd.DataFrame(
+        {
+            "label": ["Adult", "MNIST", "Purchase-2"],
+            "tier": ["R", "S", "M"],
+            "value": [0.51, 0.53, math.nan],
+            "low": [0.50, 0.52, math.nan],
+            "high": [0.52, 0.54, math.nan],
+            "published": [0.503, 0.517, 0.505],
+            "gap": [0.502, math.nan, 0.504],
+        }
+    )
+
+
+def cells():
+    ours = {"dataset": "Adult", "setting": "all", "metric": "attack_precision", "tier": "R"}
+    return published.compare([ours | {"value": 0.5123456789, "low": 0.5, "high": math.nan}], "shokri_table2")
+
+
+def saved(tmp_path, monkeypatch, name="a", run=RUN):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path / name))
+    figure = report.dots(rows(), "Attack precision")
+    table = published.scorecard(cells())
+    return report.save(run, "Table II", cells(), {"": figure}, {"": table}, {"adult": "ab12"})
+
+
+def texts(figure):
+    found = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    for ax in figure.axes:
+        found += [ax.get_title(), *(label.get_text() for label in ax.get_yticklabels())]
+    return found
+
+
+def test_save_writes_every_form_and_nothing_else(tmp_path, monkeypatch):
+    paths = saved(tmp_path, monkeypatch)
+    assert set(paths) == {*(f"01_table2.{suffix}" for suffix in SUFFIXES), "01_table2.json"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == set(paths)
+    assert paths["01_table2.pdf"].read_bytes().startswith(b"%PDF")
+    assert b"/FontFile2" in paths["01_table2.pdf"].read_bytes()  # an embedded TrueType font
+    assert imread(paths["01_table2.png"]).shape[1] == 7 * 150
+    assert paths["01_table2.svg"].read_text().startswith("<?xml")
+    assert b"CreationDate" not in paths["01_table2.pdf"].read_bytes()
+    assert "<dc:date>" not in paths["01_table2.svg"].read_text()
+
+
+def test_two_runs_give_the_same_bytes_apart_from_run(tmp_path, monkeypatch):
+    first = saved(tmp_path, monkeypatch, "a")
+    monkeypatch.setattr(runs, "_commit", lambda: "another")
+    second = saved(tmp_path, monkeypatch, "b", runs.Run("01_table2", "demo", 0, 99.0))
+    records = [json.loads(paths.pop("01_table2.json").read_text()) for paths in (first, second)]
+    assert records[0].pop("run") != records[1].pop("run")
+    assert records[0] == records[1]
+    for name, path in first.items():
+        assert path.read_bytes() == second[name].read_bytes(), name
+
+
+def test_saving_a_figure_twice_gives_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
+    figure = report.dots(rows(), "Attack precision")
+    contents = []
+    for _ in range(2):
+        paths = report.save(RUN, "Table II", [], {"": figure}, {}, {})
+        contents.append([paths[f"01_table2.{kind}"].read_bytes() for kind in ("pdf", "png", "svg")])
+    assert contents[0] == contents[1]
+
+
+def test_record_is_strict_json_with_the_schema(tmp_path, monkeypatch):
+    text = saved(tmp_path, monkeypatch)["01_table2.json"].read_text()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert list(record) == ["cells", "exhibit", "notebook", "profile", "run", "seed"]
+    assert (record["exhibit"], record["notebook"], record["profile"], record["seed"]) == (
+        "Table II",
+        "01_table2",
+        "demo",
+        0,
+    )
+    assert len(record["cells"]) == 27
+    assert {tuple(cell) for cell in record["cells"]} == {tuple(sorted(published.CELL))}
+    mine = next(cell for cell in record["cells"] if cell["value"] is not None)
+    assert (mine["value"], mine["high"], mine["verdict"]) == (0.512346, None, "reproduced")
+    assert record["run"]["data"] == {"adult": "ab12"}
+
+
+def test_numbers_become_plain_json():
+    plain = report._plain({"a": np.float32(0.1), "b": [np.int64(3), np.bool_(True)], "c": (math.inf, 1234567.8, None)})
+    assert plain == {"a": 0.1, "b": [3, True], "c": [None, 1234570.0, None]}
+    assert type(plain["b"][0]) is int
+
+
+def test_suffixes_and_escaped_latex(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
+    table = pd.DataFrame(
+        {"top_k": [0.5, math.nan], "note": ["50 %", "a&b"]}, index=pd.Index(["r_1", "r_2"], name="row")
+    )
+    paths = report.save(RUN, "50 % of C:\\x_1", [], {}, {"": table, "texas-100": table}, {})
+    assert set(paths) == {
+        "01_table2.csv",
+        "01_table2.tex",
+        "01_table2_texas-100.csv",
+        "01_table2_texas-100.tex",
+        "01_table2.json",
+    }
+    latex = paths["01_table2_texas-100.tex"].read_text()
+    for piece in (
+        r"\toprule",
+        r"top\_k",
+        r"r\_1",
+        r"50 \%",
+        r"a\&b",
+        r"C:\textbackslash{}x\_1",
+        "0.500",
+        "--",
+        "tab:01_table2_texas-100",
+    ):
+        assert piece in latex, piece
+    back = pd.read_csv(paths["01_table2.csv"], index_col="row")
+    pd.testing.assert_frame_equal(back, table)
+    plain = report.save(RUN, "x", [], {}, {"": table.reset_index(drop=True)}, {})
+    assert plain["01_table2.csv"].read_text().splitlines()[0] == "top_k,note"
+
+
+def test_nothing_is_written_when_something_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
+    table = pd.DataFrame({"a": [1.0]})
+    with pytest.raises(ValueError, match=r"bad suffix '\.\./x'"):
+        report.save(RUN, "x", [], {}, {"": table, "../x": table}, {})
+    with pytest.raises(ValueError, match="it must have dataset"):
+        report.save(RUN, "x", [{"dataset": "Adult"}], {}, {"": table}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dots_marks_tiers_and_only_what_is_there():
+    found = texts(report.dots(rows(), "Attack precision", labels={"published": "Google"}))
+    assert {"Adult  [R]", "MNIST  [S, substitute]", "Purchase-2  [M, simulated]"} <= set(found)
+    assert {"Google", "ours, 95 % interval", "gap attack, ours", "ZeroR (0.5)", "simulated data"} <= set(found)
+    assert "published re-run" not in found
+    real = texts(report.dots(rows().head(2), "Attack precision", chance=None))
+    assert not any("simulated" in text or "ZeroR" in text for text in real)
+
+
+def test_dots_draws_the_values_in_their_rows():
+    ax = report.dots(rows(), "Attack precision").axes[0]
+    drawn = {line.get_marker(): line for line in ax.get_lines()}
+    assert drawn["D"].get_xdata().tolist() == [0.503, 0.517, 0.505]
+    assert drawn["o"].get_xdata()[:2].tolist() == [0.51, 0.53]
+    for marker in "Dox":
+        assert np.round(drawn[marker].get_ydata()).tolist() == [0, 1, 2]
+    ends = [path.vertices[:, 0].tolist() for path in ax.collections[0].get_paths()]
+    assert ends[:2] == [[0.50, 0.52], [0.52, 0.54]]
+    assert [patch.get_hatch() for patch in ax.patches] == ["///"]
+
+
+def test_panels_carry_the_tier_when_it_is_theirs():
+    table = pd.concat([rows().assign(panel="Location", tier="R"), rows().assign(panel="Texas", tier="M")])
+    figure = report.dots(table, "Precision")
+    assert [ax.get_title() for ax in figure.axes] == ["Location\n[R]", "Texas\n[M, simulated]"]
+    assert [len(ax.patches) for ax in figure.axes] == [0, 3]
+    assert "Adult" in texts(figure)
+    by_row = pd.concat([rows().assign(panel="Precision"), rows().assign(panel="Recall")])
+    figure = report.dots(by_row, "rate")
+    assert [ax.get_title() for ax in figure.axes] == ["Precision", "Recall"]
+    assert "Purchase-2  [M, simulated]" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (rows().drop(columns=["low", "tier"]), "dots needs the columns tier, low"),
+        (rows().head(0), "at least one row"),
+        (rows().assign(tier="X"), "unknown tier 'X'; valid tiers: R, S, M"),
+        (rows().assign(label="Adult"), "'Adult' appears twice"),
+        (
+            pd.concat([rows().assign(panel="a"), rows().assign(panel="b", tier=["M", "S", "M"])]),
+            "belong to a row or to a panel",
+        ),
+    ],
+)
+def test_dots_refuses_what_it_cannot_draw_honestly(table, message):
+    with pytest.raises(ValueError, match=message):
+        report.dots(table, "x")
+    with pytest.raises(ValueError, match="labels are for"):
+        report.dots(rows(), "x", labels={"publishd": "Google"})
+
+
+def test_caption_says_what_is_simulated():
+    text = report.caption({"Adult": "R", "Purchase-2": "M", "MNIST": "S", "Texas-100": "M"}, RUN)
+    assert "Real data: Adult." in text
+    assert "not the paper's own data: MNIST." in text
+    assert "SIMULATED" in text
+    assert "Purchase-2, Texas-100." in text
+    assert text.endswith("Profile demo, seed 0, notebook 01_table2.")
+    assert "SIMULATED" not in report.caption({"Adult": "R"}, RUN)
+    with pytest.raises(ValueError, match="unknown tier"):
+        report.caption({"Adult": "real"}, RUN)
+
+
+def test_style_is_colour_blind_safe_and_shows_three_decimals():
+    with plt.rc_context(), pd.option_context("display.precision", 6):
+        report.style()
+        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+        assert [round(channel, 2) for channel in colours[0]] == [0.0, 0.45, 0.7]  # the palette's blue
+        assert "0.123\n" in repr(pd.DataFrame({"a": [0.123456]})) + "\n"
