@@ -64,8 +64,9 @@ def peer() -> dict[str, Any]:
     trained = time.perf_counter() - start
     result: dict[str, Any] = {"shadows": trained}
     for kind in PEER_KINDS:
+        epochs = {"nn_model_epochs": classifiers.NN_RECIPE.epochs} if kind == "nn" else {}
         start = time.perf_counter()
-        attack = MembershipInferenceBlackBox(victim, attack_model_type=kind)
+        attack = MembershipInferenceBlackBox(victim, attack_model_type=kind, **epochs)
         attack.fit(seen_x, seen_y, new_x, new_y, pred=seen_p, test_pred=new_p)
         chance = attack.infer(X[asked], y, probabilities=True)
         chance = chance[:, 1] if chance.ndim == 2 and chance.shape[1] == 2 else chance.reshape(-1)
@@ -88,7 +89,8 @@ def _classifier(theta: np.ndarray | None = None) -> Any:
 
 
 def _log_loss(chances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.nll_loss(torch.log(chances.clamp_min(1e-12)), labels)
+    """Cross-entropy of probabilities and one-hot labels: with a loss of one's own the toolbox passes them so."""
+    return -(labels * torch.log(chances.clamp_min(1e-12))).sum(1).mean()
 
 
 def _row(

@@ -32,13 +32,13 @@ MITIGATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "L2 lambda=5e-3": (defenses.none, 5e-3),
     "L2 lambda=1e-2": (defenses.none, 1e-2),
 }
-PRINTED = {("target", "train_acc"): "target_train_acc", ("target", "test_acc"): "target_test_acc"} | {
-    ("nn", ours): theirs
-    for ours, theirs in (
-        ("precision", "attack_precision"),
-        ("recall", "attack_recall"),
-        ("accuracy", "attack_total_acc"),
-    )
+# Which of our numbers each published table prints, and under what name: (attack, metric) -> metric of the table.
+_TARGET = {("target", "train_acc"): "target_train_acc", ("target", "test_acc"): "target_test_acc"}
+_PRECISION, _RECALL = {("nn", "precision"): "attack_precision"}, {("nn", "recall"): "attack_recall"}
+PRINTED = {
+    "shokri_table2": _TARGET | _PRECISION,
+    "shokri_table3": _TARGET | {("nn", "accuracy"): "attack_total_acc"} | _PRECISION | _RECALL,
+    "mlleaks_fig1_adversary1_vs_shokri": _PRECISION | _RECALL,
 }
 
 
@@ -51,6 +51,33 @@ class Attacked:
     records: list[Observations]  # of each target; the vectors as the mitigation gives them out
     answers: dict[str, list[Result]]  # attack -> its result on each target
     words: tuple  # seed words
+
+
+def overview(rows: Iterable[Row], loaded: Mapping[str, Dataset]) -> pd.DataFrame:
+    """One line a row of the exhibit: the data set, its tier and shape, and the numbers of the profile."""
+    return pd.DataFrame(
+        {
+            "data": NAMES[row.dataset],
+            "tier": loaded[row.dataset].tier,
+            "records": loaded[row.dataset].X.shape[0],
+            "features": loaded[row.dataset].X.shape[1],
+            "classes": loaded[row.dataset].classes,
+            "size": row.size,
+            "shadows": row.shadows,
+            "targets": row.targets,
+            "hidden units": row.hidden,
+            "epochs": row.epochs,
+            "batch": row.batch,
+        }
+        for row in rows
+    )
+
+
+def mitigations_of(dataset: str) -> list[str]:
+    """The rows that Table III prints for a data set; those of Purchase-100 for one it does not have."""
+    table = published.load("shokri_table3")
+    name = NAMES[dataset] if NAMES[dataset] in set(table.dataset) else "Purchase-100"
+    return list(dict.fromkeys(table[table.dataset == name].setting))
 
 
 def attack(data: Dataset, row: Row, seed: int, kinds: tuple[str, ...] = ("nn",)) -> Attacked:
@@ -153,18 +180,17 @@ def by_class(attacked: Attacked, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def results(
-    measured: pd.DataFrame, profile: str, setting: str | None = None, printed: Mapping[tuple[str, str], str] = PRINTED
-) -> list[dict]:
-    """Measurements under the published tables' names, ready for `published.compare`.
+def compare(measured: pd.DataFrame, profile: str, name: str, setting: str | None = None) -> list[dict]:
+    """Measurements beside the published table `name`: the cells of `published.compare`.
 
-    `printed`: (attack, metric) of ours -> metric of the table; rows without an entry are left out. `setting`: the
-    table's name for all of them, else each row's mitigation. Data sets measured at two sizes get a variant.
+    `setting`: the table's name for all of them, else each row's mitigation. Data sets measured at two sizes get a
+    variant; in `demo` nothing is comparable.
     """
+    printed = PRINTED[name]
     kept = measured[[pair in printed for pair in zip(measured.attack, measured.metric, strict=True)]]
     twice = kept.groupby("dataset")["size"].nunique().to_dict()
     small = {"not_comparable": "demo profile"} if profile == "demo" else {}
-    return [
+    results = [
         {
             "dataset": row.dataset,
             "model": "local NN (tanh)",
@@ -179,6 +205,7 @@ def results(
         | small
         for row in kept.itertuples()
     ]
+    return published.compare(results, name)
 
 
 def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.DataFrame:
@@ -201,7 +228,7 @@ def beside(measured: pd.DataFrame, metric: str, printed: Mapping[str, tuple[str,
     table = of["nn"].assign(gap=of["gap"]["value"].to_numpy()).reset_index(drop=True)
     for mark, (name, setting) in printed.items():
         rows = published.load(name)
-        rows = rows[rows.metric == PRINTED["nn", metric]]
+        rows = rows[rows.metric == PRINTED[name]["nn", metric]]
         numbers = dict(zip(zip(rows.dataset, rows.setting, strict=True), rows.published, strict=True))
         table[mark] = [numbers.get((row.dataset, setting or row.mitigation)) for row in table.itertuples()]
     twice = table.groupby("dataset")["size"].transform("nunique") > 1

@@ -43,6 +43,7 @@ _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
+_DESCRIPTION = {"pdf": "Subject", "png": "Description", "svg": "Description"}
 _METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
 
 
@@ -172,6 +173,7 @@ def caption(tiers: Mapping[str, str], run: runs.Run) -> str:
 def save(
     run: runs.Run,
     exhibit: str,
+    tiers: Mapping[str, str],
     cells: Sequence[Mapping[str, Any]],
     figures: Mapping[str, Figure],
     tables: Mapping[str, pd.DataFrame],
@@ -179,7 +181,8 @@ def save(
 ) -> dict[str, Path]:
     """Write an exhibit's figures (PDF, PNG, SVG), tables (CSV, LaTeX) and record (JSON); file name -> path.
 
-    They go to `config.figures_dir(run.profile)`, named after the notebook: `<stem>.pdf` for suffix "",
+    `tiers` (data set -> tier) go into the caption of every figure's metadata and LaTeX table, see `caption`. Files
+    go to `config.figures_dir(run.profile)`, named after the notebook: `<stem>.pdf` for suffix "",
     `<stem>_<suffix>.pdf` otherwise. The record has keys exhibit, notebook, profile, seed, cells (keys
     `published.CELL`) and run (`runs.provenance` with `data`, name -> digest); two runs with one seed differ in
     `run` alone. It is written last, so it never speaks of files that are not there. A table's index is left out
@@ -188,16 +191,16 @@ def save(
     for cell in cells:
         if set(cell) != set(published.CELL):
             raise ValueError(f"a cell has the keys {', '.join(cell)}; it must have {', '.join(published.CELL)}")
-    files = {}
+    files, text = {}, f"{exhibit}. {caption(tiers, run)}"
     for suffix, figure in figures.items():
-        files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit) for kind in _METADATA}
+        files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit, text) for kind in _METADATA}
     for suffix, table in tables.items():
         stem = _stem(run, suffix)
-        files |= {f"{stem}.csv": _csv(table), f"{stem}.tex": _latex(table, exhibit, stem)}
+        files |= {f"{stem}.csv": _csv(table), f"{stem}.tex": _latex(table, text, stem)}
     identity = {"exhibit": exhibit, "notebook": run.notebook, "profile": run.profile, "seed": run.seed}
     record = identity | {"cells": list(cells), "run": runs.provenance(run, dict(data))}
-    text = json.dumps(_plain(record), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    files[f"{run.notebook}.json"] = f"{text}\n".encode()
+    content = json.dumps(_plain(record), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    files[f"{run.notebook}.json"] = f"{content}\n".encode()
     folder = config.figures_dir(run.profile)
     for name, content in files.items():
         runs.write_atomic(folder / name, content)
@@ -282,10 +285,12 @@ def _stem(run, suffix):
     return f"{run.notebook}_{suffix}" if suffix else run.notebook
 
 
-def _drawn(figure, kind, title):
+def _drawn(figure, kind, title, text):
     buffer = io.BytesIO()
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mialib"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata=_METADATA[kind] | {"Title": title})
+        figure.savefig(
+            buffer, format=kind, dpi=150, metadata=_METADATA[kind] | {"Title": title, _DESCRIPTION[kind]: text}
+        )
     return buffer.getvalue()
 
 
@@ -297,13 +302,13 @@ def _csv(table):
     return table.to_csv(index=_indexed(table), float_format="%.6g", lineterminator="\n").encode()
 
 
-def _latex(table, exhibit, stem):
+def _latex(table, text, stem):
     return table.to_latex(
         index=_indexed(table),
         escape=True,
         na_rep="--",
         float_format="%.3f",
-        caption=exhibit.translate(_LATEX),
+        caption=text.translate(_LATEX),
         label=f"tab:{stem}",
     ).encode()
 

@@ -33,20 +33,19 @@ class Profiles:
 
     factors: int
     strength: float  # standard deviation of z_i · w_j over records and features
-    decay: float  # factor k has standard deviation ∝ k^-decay
     activity: float  # log standard deviation of the lognormal factor that some records have stronger tastes by
 
 
-PURCHASES = Profiles(factors=20, strength=2.2, decay=0.1, activity=0.4)
+PURCHASES = Profiles(factors=12, strength=2.4, activity=0.4)
 PURCHASE_BIAS = (-2.0, 1.0)  # mean and standard deviation of b_j
-LOCATIONS = Profiles(factors=15, strength=1.6, decay=0.1, activity=0.15)
+LOCATIONS = Profiles(factors=14, strength=1.7, activity=0.15)
 # Share of users seen at a place, from the commonest to the rarest: scale · quantile^-exponent, at most 0.98.
 LOCATION_SHARES = (0.031, 0.93)
 
 HOSPITAL_ATTRIBUTES = {"sex": 2, "age group": 22, "race": 5, "length of stay": 10, "hospital": 480}
 HOSPITAL_FEATURES = 6169
 CODES_PER_STAY = (2.2, 0.7, 55)  # diagnosis and procedure codes: log median, log standard deviation, most
-OWN_CODES = 0.3  # share of a stay's codes that its main procedure has chosen; the others are anybody's
+OWN_CODES = 0.29  # share of a stay's codes that its main procedure has chosen; the others are anybody's
 CODES_PER_PROCEDURE = 60
 
 
@@ -123,9 +122,8 @@ def _check(n: int, classes: int) -> None:
 
 def _records(model: Profiles, bias: np.ndarray, n: int, words: tuple) -> np.ndarray:
     """Records of the model, (n, features) uint8. float64, so that rounding does not differ between machines."""
-    scale = np.arange(1, model.factors + 1.0) ** -model.decay
-    scale *= model.strength / np.linalg.norm(scale)
-    taste = runs.stream(*words, "taste").standard_normal((model.factors, len(bias))) * scale[:, None]
+    taste = runs.stream(*words, "taste").standard_normal((model.factors, len(bias)))
+    taste *= model.strength / np.sqrt(model.factors)
     rng = runs.stream(*words, "records")
     X = np.empty((n, len(bias)), np.uint8)
     for at in range(0, n, _CHUNK):

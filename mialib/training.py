@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mialib import config, models, runs
 from mialib.models import MLP

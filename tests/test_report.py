@@ -44,7 +44,7 @@ def saved(tmp_path, monkeypatch, name="a", run=RUN):
     monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path / name))
     figure = report.dots(rows(), "Attack precision")
     table = published.scorecard(cells())
-    return report.save(run, "Table II", cells(), {"": figure}, {"": table}, {"adult": "ab12"})
+    return report.save(run, "Table II", {"Adult": "M"}, cells(), {"": figure}, {"": table}, {"adult": "ab12"})
 
 
 def texts(figure):
@@ -82,7 +82,7 @@ def test_saving_a_figure_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     figure = report.dots(rows(), "Attack precision")
     contents = []
     for _ in range(2):
-        paths = report.save(RUN, "Table II", [], {"": figure}, {}, {})
+        paths = report.save(RUN, "Table II", {"Adult": "M"}, [], {"": figure}, {}, {})
         contents.append([paths[f"01_table2.{kind}"].read_bytes() for kind in ("pdf", "png", "svg")])
     assert contents[0] == contents[1]
 
@@ -115,7 +115,7 @@ def test_suffixes_and_escaped_latex(tmp_path, monkeypatch):
     table = pd.DataFrame(
         {"top_k": [0.5, math.nan], "note": ["50 %", "a&b"]}, index=pd.Index(["r_1", "r_2"], name="row")
     )
-    paths = report.save(RUN, "50 % of C:\\x_1", [], {}, {"": table, "texas-100": table}, {})
+    paths = report.save(RUN, "50 % of C:\\x_1", {"Adult": "M"}, [], {}, {"": table, "texas-100": table}, {})
     assert set(paths) == {
         "01_table2.csv",
         "01_table2.tex",
@@ -124,6 +124,7 @@ def test_suffixes_and_escaped_latex(tmp_path, monkeypatch):
         "01_table2.json",
     }
     latex = paths["01_table2_texas-100.tex"].read_text()
+    assert "SIMULATED data" in latex
     for piece in (
         r"\toprule",
         r"top\_k",
@@ -138,7 +139,7 @@ def test_suffixes_and_escaped_latex(tmp_path, monkeypatch):
         assert piece in latex, piece
     back = pd.read_csv(paths["01_table2.csv"], index_col="row")
     pd.testing.assert_frame_equal(back, table)
-    plain = report.save(RUN, "x", [], {}, {"": table.reset_index(drop=True)}, {})
+    plain = report.save(RUN, "x", {"Adult": "M"}, [], {}, {"": table.reset_index(drop=True)}, {})
     assert plain["01_table2.csv"].read_text().splitlines()[0] == "top_k,note"
 
 
@@ -146,9 +147,9 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
     table = pd.DataFrame({"a": [1.0]})
     with pytest.raises(ValueError, match=r"bad suffix '\.\./x'"):
-        report.save(RUN, "x", [], {}, {"": table, "../x": table}, {})
+        report.save(RUN, "x", {"Adult": "M"}, [], {}, {"": table, "../x": table}, {})
     with pytest.raises(ValueError, match="it must have dataset"):
-        report.save(RUN, "x", [{"dataset": "Adult"}], {}, {"": table}, {})
+        report.save(RUN, "x", {"Adult": "M"}, [{"dataset": "Adult"}], {}, {"": table}, {})
     assert list(tmp_path.iterdir()) == []
 
 
