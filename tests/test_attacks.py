@@ -62,6 +62,22 @@ def test_a_class_seen_on_one_side_only_is_skipped_and_said(kind):
     assert np.unique(result.score[target.y == 1]).size > 1
 
 
+@pytest.mark.parametrize("kind", classifiers.KINDS)
+def test_flatter_vectors_hide_nothing(kind):
+    """Shrinking all vectors towards a constant keeps all that they say; an attack that loses by it is badly scaled."""
+
+    def flat(seen):
+        return Observations((seen.vectors - 1 / 3) / 1000 + 1 / 3, seen.y, seen.member)
+
+    shadow, target = outputs(600, 3.0, 1), outputs(600, 3.0, 2)
+    aucs = [
+        metrics.evaluate(target.member, result.score, result.predicted)["auc"]
+        for given in ((shadow, target), (flat(shadow), flat(target)))
+        for result in classifiers.attack(kind, given[0], [given[1]], (0, "test"))
+    ]
+    assert aucs[1] == pytest.approx(aucs[0], abs=0.01)
+
+
 def test_several_targets_are_scored_as_if_alone():
     shadow, targets = outputs(200, 2.0, 1), [outputs(50, 2.0, 2), outputs(70, 2.0, 3)]
     for kind in ("nn", "forest"):

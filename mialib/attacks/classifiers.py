@@ -31,6 +31,7 @@ def attack(kind: str, shadow: Observations, targets: list[Observations], words: 
     sides = [np.bincount(shadow.y[shadow.member == side], minlength=n_classes) for side in (True, False)]
     trained = [int(label) for label in np.flatnonzero((sides[0] > 0) & (sides[1] > 0))]
     rows = [np.flatnonzero(shadow.y == label) for label in trained]
+    shadow, targets = _rescaled(shadow, targets, trained, rows)
     asked = [[target.vectors[target.y == label] for target in targets] for label in trained]
     answers = (_networks if kind == "nn" else _sklearn)(kind, shadow, rows, asked, (*words, kind))
     scores = [np.zeros(len(target.y)) for target in targets]
@@ -39,6 +40,23 @@ def attack(kind: str, shadow: Observations, targets: list[Observations], words: 
             score[target.y == label] = value
     skipped = tuple(label for label in range(n_classes) if label not in trained)
     return [Result(score, score > 0, skipped) for score in scores]
+
+
+def _rescaled(
+    shadow: Observations, targets: list[Observations], trained: list[int], rows: list[np.ndarray]
+) -> tuple[Observations, list[Observations]]:
+    """Centre each class's vectors and divide them by one number, both taken from the shadows.
+
+    Without it, a mitigation that only flattens the vectors (temperature) would seem to stop the attack, when all
+    it does is to leave Adam's first steps too small a signal. One number a class, so that no column gains weight.
+    """
+    center = np.zeros((shadow.vectors.shape[1],) * 2, np.float32)
+    scale = np.ones((shadow.vectors.shape[1], 1), np.float32)
+    for label, row in zip(trained, rows, strict=True):
+        center[label] = shadow.vectors[row].mean(0)
+        scale[label] = (shadow.vectors[row] - center[label]).std() or 1
+    rescaled = [Observations((o.vectors - center[o.y]) / scale[o.y], o.y, o.member) for o in (shadow, *targets)]
+    return rescaled[0], rescaled[1:]
 
 
 def _networks(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
