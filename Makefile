@@ -1,4 +1,4 @@
-# make figures [PROFILE=demo|laptop|paper] [NOTEBOOKS="01 02"] [SEED=0]   run the notebooks into build/PROFILE
+# make figures [PROFILE=demo|laptop|paper] [NOTEBOOKS="01 02"] [SEED=0] [FRESH=1]   run the notebooks into build/PROFILE
 # make test | lint | bench | publish | clean                              README.md says what each is for
 PYTHON = python3
 PROFILE = demo
@@ -10,10 +10,18 @@ ifneq ($(PROFILE),$(filter $(PROFILE),demo laptop paper))
 $(error unknown PROFILE "$(PROFILE)"; valid: demo, laptop, paper)
 endif
 
+ifneq ($(shell echo '$(SEED)' | grep -cx '[0-9][0-9]*'),1)
+$(error SEED must be a whole number from 0 up, not "$(SEED)")
+endif
+UNKNOWN = $(foreach name,$(NOTEBOOKS),$(if $(wildcard notebooks/$(name).ipynb notebooks/$(name)_*.ipynb),,$(name)))
+ifneq ($(strip $(UNKNOWN)),)
+$(error unknown notebook $(strip $(UNKNOWN)); valid: $(sort $(basename $(notdir $(wildcard notebooks/*.ipynb)))))
+endif
+
 .PHONY: figures test lint bench publish clean
 
 figures: .venv/.installed
-	@.venv/bin/python -m mialib run --profile "$(PROFILE)" --seed "$(SEED)" $(NOTEBOOKS)
+	@.venv/bin/python -m mialib run --profile "$(PROFILE)" --seed "$(SEED)" $(if $(FRESH),--fresh) $(NOTEBOOKS)
 
 test: .venv/.installed
 	@.venv/bin/python -m pytest

@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m mialib", description="Runs the notebooks behind the figures, and looks after their data."
+        prog="python -m mialib",
+        description="Runs the notebooks behind the figures, and looks after their data.",
+        epilog="run and list take --profile demo|laptop|paper, --seed N and --out FOLDER; run also takes notebooks, "
+        "--workers N and --fresh. An interrupted run resumes: what is done and unchanged is kept.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -1,6 +1,7 @@
 """Runs notebooks with papermill: each in a process of its own, resumable, checked, and summed up in a scorecard."""
 
 import ast
+import hashlib
 import json
 import math
 import multiprocessing
@@ -116,13 +117,16 @@ def _check_parameters(job: Job) -> None:
 def inputs(job: Job) -> str:
     """Digest of all the job's results depend on: its cells, mialib's source, the published numbers, parameters.
 
-    The overview's results depend on the other notebooks' records as well.
+    Outside `demo` they depend on the data files that are there (names and sizes; contents are checked when loaded),
+    and the overview's on the other notebooks' records.
     """
     files = [*config.ROOT.glob("mialib/**/*.py"), *config.ROOT.glob("data/published/*.csv")]
     if job.stem.startswith("00"):
         files += [path for path in job.out.glob("figures/*.json") if path.stem != job.stem]
     texts = [(path.name, path.read_text()) for path in sorted(files)]
-    return runs.digest(_cells(job.source), texts, job.parameters)
+    raw = config.raw_dir()
+    data = sorted((str(p.relative_to(raw)), p.stat().st_size) for p in raw.rglob("*") if p.is_file())
+    return runs.digest(_cells(job.source), texts, job.parameters, [] if job.profile == "demo" else data)
 
 
 def _cells(path: Path) -> list[tuple[str, str, list[str]]]:
@@ -135,8 +139,12 @@ def state(job: Job) -> str:
     if not job.executed.exists():
         return "unfinished" if job.unfinished.exists() else "not run"
     made = nbformat.read(job.executed, as_version=4).metadata.mialib
-    whole = job.html.exists() and made.figures == [path.name for path in job.figures()]
+    whole = job.html.exists() and made.figures == _digests(job)
     return "done" if whole and made.inputs == inputs(job) else "out of date"
+
+
+def _digests(job: Job) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.figures()}
 
 
 def title(path: Path) -> str:
@@ -154,16 +162,20 @@ def run(jobs: list[Job], fresh: bool = False) -> dict[str, str]:
     A failing notebook does not stop the others. Returns what went wrong, by notebook stem.
     """
     failures = {}
+    end = "\033[K\n" if sys.stdout.isatty() else "\n"
     for number, job in enumerate(jobs, 1):
         head = f"[{number}/{len(jobs)}] {job.stem}"
         if not fresh and state(job) == "done":
             print(f"{head}  unchanged, kept", flush=True)
             continue
-        print(f"{head}  running", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+        if sys.stdout.isatty():
+            print(f"{head}  running", end="\r", flush=True)
         begun = time.monotonic()
         error = _in_process(job)
         minutes, seconds = divmod(round(time.monotonic() - begun), 60)
-        print(f"{head}  {f'{minutes}m' if minutes else ''}{seconds}s  {'FAILED' if error else 'ok'}", flush=True)
+        print(
+            f"{head}  {f'{minutes}m' if minutes else ''}{seconds}s  {'FAILED' if error else 'ok'}", end=end, flush=True
+        )
         if error:
             failures[job.stem] = error
     return failures
@@ -235,7 +247,7 @@ def _execute(job: Job, log: Any) -> str:
     notebook.metadata["mialib"] = job.parameters | {
         "inputs": made_from,
         "seconds": round(time.monotonic() - begun, 1),
-        "figures": [path.name for path in job.figures()],
+        "figures": _digests(job),
     }
     runs.write_atomic(job.executed, nbformat.writes(notebook).encode())  # last: its presence says "complete"
     job.unfinished.unlink()
@@ -355,12 +367,14 @@ def _clean(job: Job) -> nbformat.NotebookNode:
     used = {name: notebook.metadata.mialib[name] for name in job.parameters}
     if used != defaults or used != job.parameters:
         raise ValueError(f"{job.stem} was run with {used}, its defaults are {defaults}; {again}")
-    if notebook.metadata.mialib.figures != [path.name for path in job.figures()]:
-        raise ValueError(f"{job.stem}: some of its figures are missing; {again}")
+    if notebook.metadata.mialib.figures != _digests(job):
+        raise ValueError(f"{job.stem}: some of its figures are missing or changed; {again}")
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     if cells != _cells(job.source):
         raise ValueError(f"{job.stem} was edited after it was run; {again}")
+    if state(job) != "done":
+        raise ValueError(f"{job.stem} is out of date: mialib or the data changed after it was run; {again}")
     del notebook.metadata["papermill"], notebook.metadata["mialib"]
     for cell in notebook.cells:
         for key in ("papermill", "execution"):

@@ -25,6 +25,7 @@ import requests
 import scipy.sparse
 import sklearn.datasets
 from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
 
 from mialib import config, runs, simulate
 
@@ -350,7 +351,8 @@ def _purchase(classes: int) -> Arrays:
 def _clusters(X: np.ndarray, classes: int) -> np.ndarray:
     """Labels made as the paper made them (Shokri et al. 2017, VI-A): clusters of all records. int64 (n,)."""
     means = MiniBatchKMeans(classes, random_state=0, batch_size=4096, n_init=3)
-    return means.fit_predict(X.astype(np.float32)).astype(np.int64)
+    with threadpool_limits(1):  # the sums of several threads would depend on their number
+        return means.fit_predict(X.astype(np.float32)).astype(np.int64)
 
 
 def _texas(classes: int) -> Arrays:

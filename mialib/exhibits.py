@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from mialib import defenses, metrics, published, runs, signals
+from mialib import config, defenses, metrics, published, runs, signals
 from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -46,7 +46,7 @@ PRINTED = {
 class Attacked:
     """What the attacks answered on every target of one row, on equally many members and non-members."""
 
-    about: dict[str, str | int]  # dataset, size, tier, digest, mitigation
+    about: dict[str, str | int]  # dataset, size, shadows, tier, mitigation
     accuracies: list[dict[str, float]]  # train_acc and test_acc of each target, on all its records
     records: list[Observations]  # of each target; the vectors as the mitigation gives them out
     answers: dict[str, list[Result]]  # attack -> its result on each target
@@ -97,7 +97,7 @@ def mitigated(
     mitigations = list(mitigations)
     if unknown := [name for name in mitigations if name not in MITIGATIONS]:
         raise ValueError(f"unknown mitigation {unknown[0]!r}; valid: {', '.join(MITIGATIONS)}")
-    about = {"dataset": NAMES[data.name], "size": row.size, "tier": data.tier, "digest": data.digest}
+    about = {"dataset": NAMES[data.name], "size": row.size, "shadows": row.shadows, "tier": data.tier}
     for l2 in dict.fromkeys(MITIGATIONS[name][1] for name in mitigations):
         targets, shadows = shadow.observe(data, row, seed, l2)
         for name in mitigations:
@@ -184,12 +184,11 @@ def compare(measured: pd.DataFrame, profile: str, name: str, setting: str | None
     """Measurements beside the published table `name`: the cells of `published.compare`.
 
     `setting`: the table's name for all of them, else each row's mitigation. Data sets measured at two sizes get a
-    variant; in `demo` nothing is comparable.
+    variant. Nothing is comparable in `demo`, nor where there were fewer shadows than the paper's.
     """
     printed = PRINTED[name]
     kept = measured[[pair in printed for pair in zip(measured.attack, measured.metric, strict=True)]]
     twice = kept.groupby("dataset")["size"].nunique().to_dict()
-    small = {"not_comparable": "demo profile"} if profile == "demo" else {}
     results = [
         {
             "dataset": row.dataset,
@@ -202,20 +201,27 @@ def compare(measured: pd.DataFrame, profile: str, name: str, setting: str | None
             "high": row.high,
             "tier": row.tier,
         }
-        | small
+        | _too_small(row.dataset, row.shadows, profile)
         for row in kept.itertuples()
     ]
     return published.compare(results, name)
 
 
+def _too_small(dataset: str, shadows: int, profile: str) -> dict[str, str]:
+    paper = config.PAPER_SHADOWS[dataset.lower().split("-")[0]]
+    if profile == "demo":
+        return {"not_comparable": "demo profile"}
+    return {"not_comparable": f"{shadows} of the paper's {paper} shadows"} if shadows < paper else {}
+
+
 def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Table to look at: a row for each data set, size and mitigation, a column for each (attack, metric) -> heading."""
+    """Table to look at: a row a data set, tier, size and mitigation, a column for each (attack, metric) -> heading."""
     kept = measured.assign(heading=[columns.get(pair) for pair in zip(measured.attack, measured.metric, strict=True)])
-    index = [key for key in ("dataset", "size", "mitigation") if measured[key].nunique() > 1]
+    index = ["dataset", "tier", *(key for key in ("size", "mitigation") if measured[key].nunique() > 1)]
     kept = kept.dropna(subset="heading")
     order = list(dict.fromkeys(kept[index].itertuples(index=False, name=None)))
     table = kept.pivot(index=index, columns="heading", values="value")[list(columns.values())]
-    return table.loc[order if len(index) > 1 else [key for (key,) in order]].rename_axis(columns=None)
+    return table.loc[order].rename_axis(columns=None)
 
 
 def beside(measured: pd.DataFrame, metric: str, printed: Mapping[str, tuple[str, str | None]]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from threadpoolctl import threadpool_limits
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -53,7 +54,8 @@ def logits(model: MLP, flat: np.ndarray, X: np.ndarray | scipy.sparse.csr_array)
     """Outputs before softmax, (n, classes) float32, for X (n, features) dense or CSR. ValueError on a wrong width."""
     if X.shape[1] != model.sizes[0]:
         raise ValueError(f"the model takes {model.sizes[0]} features, the records have {X.shape[1]}")
-    return np.concatenate([_forward(model, flat, X[rows]) for rows in _chunks(X.shape[0])])
+    with threadpool_limits(1):  # the sums of several threads would depend on their number
+        return np.concatenate([_forward(model, flat, X[rows]) for rows in _chunks(X.shape[0])])
 
 
 def _forward(model: MLP, flat: np.ndarray, X: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:

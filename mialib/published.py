@@ -18,6 +18,7 @@ SETTING = {
 VERDICTS = ("reproduced", "differs", "not comparable")
 CELL = ("dataset", "model", "setting", "metric", "published", "value", "low", "high", "tier", "verdict", "note")
 TIERS = {"R": "real", "S": "substitute", "M": "simulated"}
+_GUESSED = ("attack_precision", "attack_total_acc")
 _REQUIRED = ("dataset", "setting", "metric", "value", "low", "high", "tier")
 _OPTIONAL = ("model", "variant", "note", "not_comparable")
 
@@ -87,12 +88,21 @@ def scorecard(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def side_by_side(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a data set and setting, and for each metric the columns published and ours; published cells only."""
+    """A row a data set, tier and setting; for each metric the columns published and ours. Published cells only."""
     table = scorecard(cells).dropna(subset="published")
-    order, metrics = table[["dataset", "setting"]].drop_duplicates(), table["metric"].unique()
-    wide = table.pivot(index=["dataset", "setting"], columns="metric", values=["published", "ours"])
+    table["tier"] = table["tier"].map(TIERS).fillna("-")
+    order, metrics = table[["dataset", "tier", "setting"]].drop_duplicates(), table["metric"].unique()
+    wide = table.pivot(index=["dataset", "tier", "setting"], columns="metric", values=["published", "ours"])
     wide = wide.swaplevel(axis=1)[[(metric, side) for metric in metrics for side in ("published", "ours")]]
     return wide.loc[list(order.itertuples(index=False, name=None))].rename_axis(columns=[None, None])
+
+
+def gap_precision(name: str) -> dict[str, float]:
+    """Data set -> precision of the gap attack on the published target models: train / (train + test accuracy)."""
+    table = load(name)
+    accuracy = {metric: rows.set_index("dataset")["published"] for metric, rows in table.groupby("metric")}
+    train, test = accuracy["target_train_acc"], accuracy["target_test_acc"]
+    return (train / (train + test)).to_dict()
 
 
 def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -133,6 +143,9 @@ def _cell(result, row):
         inside = round(abs(value - row["published"]), 9) <= row["tolerance"]
         verdict = "reproduced" if inside else "differs"
         remarks = [f"tolerance {row['tolerance']:g}"]
+        # An attack that guesses has accuracy and precision .5 on equally many members and non-members.
+        if row["metric"] in _GUESSED and abs(row["published"] - 0.5) <= row["tolerance"]:
+            remarks.append("chance (0.5) is within the tolerance too")
     model = result.get("model") or (row["model"] if row else "")
     if row and model != row["model"]:
         remarks.append(f"published for {row['model']}")

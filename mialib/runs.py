@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -64,6 +65,11 @@ def source_digest(*modules: ModuleType) -> str:
     return digest(*(Path(module.__file__).read_text() for module in modules))
 
 
+def versions(*packages: str) -> str:
+    """Installed versions, e.g. "numpy 2.4.6, torch 2.15.0": a cached result is rebuilt when a library changes."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` under a temporary name, then rename: `path` is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +119,7 @@ class Run:
     profile: str
     seed: int
     started: float  # seconds since the epoch
+    commit: str  # of the code that runs, see `provenance`
 
 
 def start(notebook: str, profile: str, seed: int) -> Run:
@@ -120,23 +127,32 @@ def start(notebook: str, profile: str, seed: int) -> Run:
     config.check_profile(profile)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0 up, not {seed!r}")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "torch", "scikit-learn"))
-    print(f"mialib {__version__} · profile {profile} · seed {seed} · Python {platform.python_version()}, {versions}")
-    return Run(notebook, profile, seed, time.time())
+    libraries = versions("numpy", "torch", "scikit-learn")
+    print(f"mialib {__version__} · profile {profile} · seed {seed} · Python {platform.python_version()}, {libraries}")
+    return Run(notebook, profile, seed, time.time(), _commit())
 
 
 def provenance(run: Run, data: dict[str, str]) -> dict[str, Any]:
-    """Where a record comes from: commit, versions, device, threads, seconds so far, data digests, date (UTC)."""
+    """Where a record comes from: commit, versions, device, threads, seconds so far, data digests, date (UTC).
+
+    Seconds count from `start` and so are short where models came from the cache.
+    """
     return {
-        "commit": _commit(),
+        "commit": run.commit,
         "versions": {"python": platform.python_version(), "mialib": __version__}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": f"{platform.system()} {platform.machine()}, CPU",
+        "device": f"{platform.system()} {platform.machine()}, {_device()}",
         "threads": {"workers": config.workers(), "each": 1},
         "seconds": round(time.time() - run.started, 1),
         "data": dict(sorted(data.items())),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _device() -> str:
+    """The GPU's name if this process uses PyTorch and has one, else CPU; this floor does not import PyTorch itself."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU"
 
 
 def _commit() -> str:

@@ -36,9 +36,9 @@ class Profiles:
     activity: float  # log standard deviation of the lognormal factor that some records have stronger tastes by
 
 
-PURCHASES = Profiles(factors=12, strength=2.4, activity=0.4)
+PURCHASES = Profiles(factors=12, strength=2.5, activity=0.4)
 PURCHASE_BIAS = (-2.0, 1.0)  # mean and standard deviation of b_j
-LOCATIONS = Profiles(factors=14, strength=1.7, activity=0.15)
+LOCATIONS = Profiles(factors=15, strength=1.7, activity=0.1)
 # Share of users seen at a place, from the commonest to the rarest: scale · quantile^-exponent, at most 0.98.
 LOCATION_SHARES = (0.031, 0.93)
 

@@ -5,6 +5,7 @@ The random numbers of a model come from its own seed words, so the same words gi
 executor runs it: bit for bit among CPU executors of one machine, to float32 rounding for the stack.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mialib.models import MLP
 EXECUTORS = ("auto", "serial", "processes", "stacked")
 # Binary records with fewer ones than this are trained on as sparse rows; `make bench` shows what that buys.
 SPARSE_BELOW = 0.2
+STACK = 32  # models in one stack: what a GPU holds, and what an interrupted run can lose
 Records = np.ndarray | scipy.sparse.csr_array
 
 
@@ -54,31 +56,43 @@ def fit_many(
 
     X (n, features) dense or binary CSR, y (n,) in 0..classes-1, members: index arrays into X (one a model),
     words: (seed, role, index) of each model's random stream. Models trained before come from the cache; a model
-    is stored as soon as it is done, so an interrupted call goes on where it stopped. `executor`: "serial",
-    "processes", "stacked" (one batched network on the GPU, or on the CPU without one), or "auto" (stacked on a
-    GPU, else processes). `scheduler`: address of a Dask scheduler that takes the jobs instead.
+    is stored as soon as it (or its stack) is done, so an interrupted call goes on where it stopped. `executor`:
+    "serial", "processes", "stacked" (one batched network on the GPU, or on the CPU without one), or "auto" (a
+    stack where there is a GPU and all sets are of one size, else processes). `scheduler`: address of a Dask
+    scheduler that takes the jobs instead, by default $MIALIB_SCHEDULER if that is set.
 
     Raises ValueError when lengths differ, an index set is empty or out of range, labels do not fit the model,
     a CSR matrix is not binary, or a stack is asked for with training sets of different sizes.
     """
     _check(model, X, y, members, words, executor)
-    executor = ("stacked" if torch.cuda.is_available() else "processes") if executor == "auto" else executor
-    kind = f"stacked-{_device().type}" if executor == "stacked" and scheduler is None else "cpu"
-    X = _compact(X) if executor != "stacked" else X
-    source = runs.source_digest(models, sys.modules[__name__])
+    scheduler = scheduler or config.scheduler()
+    executor = _choose(executor, scheduler, len({len(rows) for rows in members}) == 1)
+    X = X if executor == "stacked" else _compact(X)
+    kind = f"stacked-{_device().type}" if executor == "stacked" else "cpu"
+    source = runs.source_digest(models, runs, sys.modules[__name__]) + runs.versions("numpy", "torch")
     keys = [
         runs.digest("fit", source, kind, model, recipe, X[rows], y[rows], word)
         for rows, word in zip(members, words, strict=True)
     ]
     done = [runs.load(key) for key in keys]
     missing = [i for i, entry in enumerate(done) if entry is None]
-    jobs = [(model, recipe, X[members[i]], y[members[i]], words[i]) for i in missing]
-    for place, theta in tqdm(
-        _run(jobs, executor, scheduler), total=len(jobs), desc="training", disable=None, leave=False
-    ):
+    jobs = ((model, recipe, X[members[i]], y[members[i]], words[i]) for i in missing)
+    fitted = _run(jobs, len(missing), executor, scheduler)
+    for place, theta in tqdm(fitted, total=len(missing), desc="training", disable=None, leave=False):
         runs.store(keys[missing[place]], {"theta": theta})
         done[missing[place]] = {"theta": theta}
     return np.stack([entry["theta"] for entry in done])
+
+
+def _choose(executor: str, scheduler: str | None, one_size: bool) -> str:
+    """The executor to use: what is asked for; for "auto" a stack where there is a GPU and it fits, else processes."""
+    if scheduler is not None:
+        return "dask"
+    if executor == "auto":
+        return "stacked" if torch.cuda.is_available() and one_size else "processes"
+    if executor == "stacked" and not one_size:
+        raise ValueError('executor "stacked" needs training sets of one size; use "processes"')
+    return executor
 
 
 def _check(model: MLP, X: Records, y: np.ndarray, members: Sequence, words: Sequence, executor: str) -> None:
@@ -95,8 +109,6 @@ def _check(model: MLP, X: Records, y: np.ndarray, members: Sequence, words: Sequ
             raise ValueError(f"a training set needs at least one record, with indices from 0 to {len(y) - 1}")
     if scipy.sparse.issparse(X) and not (X.data == 1).all():
         raise ValueError("a sparse X must be binary (every stored value 1); pass a dense array instead")
-    if executor == "stacked" and len({len(rows) for rows in members}) > 1:
-        raise ValueError('executor "stacked" needs training sets of one size; use "processes"')
 
 
 def _compact(X: Records) -> Records:
@@ -110,23 +122,24 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _run(jobs: list[tuple], executor: str, scheduler: str | None) -> Iterable[tuple[int, np.ndarray]]:
-    """(place, parameters) of each job as it finishes."""
-    if scheduler is not None:
+def _run(jobs: Iterable[tuple], n: int, executor: str, scheduler: str | None) -> Iterable[tuple[int, np.ndarray]]:
+    """(place, parameters) of each of the n jobs as it finishes."""
+    if executor == "dask":
         from distributed import Client
 
         with Client(scheduler), joblib.parallel_config(backend="dask"):
             yield from _parallel(jobs)
     elif executor == "stacked":
-        yield from enumerate(_fit_stack(jobs) if jobs else ())
-    elif executor == "serial" or min(len(jobs), config.workers()) < 2:
+        for start in range(0, n, STACK):
+            yield from enumerate(_fit_stack(list(itertools.islice(jobs, STACK))), start)
+    elif executor == "serial" or min(n, config.workers()) < 2:
         yield from (_fit_job(place, *job) for place, job in enumerate(jobs))
     else:
-        with joblib.parallel_config(backend="loky", n_jobs=min(len(jobs), config.workers()), inner_max_num_threads=1):
+        with joblib.parallel_config(backend="loky", n_jobs=min(n, config.workers()), inner_max_num_threads=1):
             yield from _parallel(jobs)
 
 
-def _parallel(jobs: list[tuple]) -> Iterable[tuple[int, np.ndarray]]:
+def _parallel(jobs: Iterable[tuple]) -> Iterable[tuple[int, np.ndarray]]:
     tasks = (joblib.delayed(_fit_job)(place, *job) for place, job in enumerate(jobs))
     return joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks)
 

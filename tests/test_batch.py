@@ -155,7 +155,7 @@ def test_lost_figure_counts_and_fresh_runs_again(copied, capsys):
     (copied[1] / "figures" / "01_good.json").unlink()
     assert batch.state(good) == "out of date"
     (copied[1] / "figures" / "01_good.json").touch()
-    assert batch.state(good) == "done"
+    assert batch.state(good) == "out of date"
     assert batch.run([good], fresh=True) == {}
     assert (copied[1] / "figures" / "01_good.json").stat().st_size > 0
     assert "kept" not in capsys.readouterr().out
@@ -314,7 +314,7 @@ def test_publish_refuses_what_is_missing_or_edited(copied, tmp_path):
     edit(notebooks / "01_good.ipynb", lambda notebook: notebook.cells[2].update(source="1 + 1"))
     refused(copied, tmp_path, "01_good was edited")
     (out / "figures" / "01_good.json").unlink()
-    refused(copied, tmp_path, "01_good: some of its figures are missing")
+    refused(copied, tmp_path, "01_good: some of its figures are missing or changed")
     (out / "notebooks" / "01_good.ipynb").unlink()
     refused(copied, tmp_path, "01_good has no executed notebook")
 

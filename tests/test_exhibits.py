@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,7 +79,7 @@ def test_results_fit_the_published_tables():
     wide = exhibits.wide(
         pd.concat([measured, measured.assign(dataset="Adult")]), {("target", "test_acc"): "test", ("nn", "auc"): "AUC"}
     )
-    assert wide.loc["Location", "AUC"] == value(measured, "nn", "auc").value
+    assert wide.loc[("Location", "M"), "AUC"] == value(measured, "nn", "auc").value
 
 
 def test_beside_holds_each_row_against_what_was_printed_for_it():
@@ -88,6 +90,19 @@ def test_beside_holds_each_row_against_what_was_printed_for_it():
     assert (table.gap == value(measured, "gap", "precision").value).all()
     with pytest.raises(ValueError, match="unknown mitigation 'Hope'; valid: No mitigation, Top k=3"):
         next(exhibits.mitigated(dataset(0.5), ROW, 0, ("nn",), ["Hope"]))
+
+
+def test_no_verdict_with_fewer_shadows_than_the_paper_or_in_demo():
+    data = dataclasses.replace(dataset(0.5), tier="R")
+    measured = exhibits.summary(exhibits.attack(data, ROW, 0))
+    notes = {}
+    for profile, shadows in (("laptop", 5), ("laptop", 60), ("demo", 60)):
+        cells = exhibits.compare(measured.assign(shadows=shadows), profile, "shokri_table2", "all")
+        [cell] = [c for c in cells if c["metric"] == "attack_precision" and c["value"] is not None]
+        notes[profile, shadows] = cell["verdict"] == "not comparable", cell["note"]
+    assert notes["laptop", 5][0] and "5 of the paper's 60 shadows" in notes["laptop", 5][1]
+    assert notes["demo", 60][0] and "demo profile" in notes["demo", 60][1]
+    assert not notes["laptop", 60][0]
 
 
 def test_observed_members_are_those_trained_on():

@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,3 +183,25 @@ def test_scorecard_and_counts():
     assert table["ours"].dropna().tolist() == [0.5, 0.68]
     assert published.counts(cells) == {"reproduced": 1, "differs": 1, "not comparable": 25}
     assert published.scorecard([]).empty
+
+
+def test_a_published_number_near_chance_is_pointed_out():
+    adult = published.compare([result(0.502) | {"dataset": "Adult"}], "shokri_table2")
+    note = next(c["note"] for c in adult if c["dataset"] == "Adult" and c["metric"] == "attack_precision")
+    assert "chance (0.5) is within the tolerance too" in note
+    assert "chance" not in cell(0.68)["note"]
+
+
+def test_side_by_side_keeps_order_and_says_what_is_simulated():
+    simulated = [result(0.7), result(0.9, dataset="Purchase-2", tier="M")]
+    table = published.side_by_side(published.compare(simulated, "shokri_table2"))
+    assert table.index[0] == ("Adult", "-", "all") and ("Purchase-2", "simulated", "all") in table.index
+    assert table.loc[("Location", "real", "all"), ("attack_precision", "ours")] == 0.7
+    assert table.loc[("Location", "real", "all"), ("attack_precision", "published")] == 0.678
+
+
+def test_gap_precision_is_the_derived_table():
+    derived = pd.read_csv(config.ROOT / "data" / "published" / "shokri_table2_gap_baseline_DERIVED.csv")
+    ours = published.gap_precision("shokri_table2")
+    for row in derived.to_dict("records"):
+        assert ours[row["dataset"]] == pytest.approx(row["gap_attack_precision(DERIVED)"], abs=5.1e-4)

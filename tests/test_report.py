@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from mialib import published, report, runs
 
-RUN = runs.Run("01_table2", "demo", 0, 0.0)
+RUN = runs.Run("01_table2", "demo", 0, 0.0, "unknown")
 SUFFIXES = ("pdf", "png", "svg", "csv", "tex")
 
 
@@ -68,8 +68,7 @@ def test_save_writes_every_form_and_nothing_else(tmp_path, monkeypatch):
 
 def test_two_runs_give_the_same_bytes_apart_from_run(tmp_path, monkeypatch):
     first = saved(tmp_path, monkeypatch, "a")
-    monkeypatch.setattr(runs, "_commit", lambda: "another")
-    second = saved(tmp_path, monkeypatch, "b", runs.Run("01_table2", "demo", 0, 99.0))
+    second = saved(tmp_path, monkeypatch, "b", runs.Run("01_table2", "demo", 0, 99.0, "another"))
     records = [json.loads(paths.pop("01_table2.json").read_text()) for paths in (first, second)]
     assert records[0].pop("run") != records[1].pop("run")
     assert records[0] == records[1]

@@ -111,6 +111,34 @@ def test_executors_agree(monkeypatch, tmp_path):
     np.testing.assert_allclose(fit(executor="stacked"), serial, atol=1e-5)
 
 
+def test_auto_stacks_on_a_gpu_only_what_can_be_stacked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training._choose("auto", None, True) == "stacked"
+    assert training._choose("auto", None, False) == "processes"
+    assert training._choose("auto", "tcp://127.0.0.1:1", True) == "dask"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training._choose("auto", None, True) == "processes"
+
+
+def test_sets_of_different_sizes_train_together():
+    X, y, members, words = problem()
+    ragged = [rows[:size] for rows, size in zip(members, (40, 7, 16, 1), strict=True)]
+    together = fit_many(MODELS[0], Recipe(3, batch=16), X, y, ragged, words)
+    alone = [
+        fit_many(MODELS[0], Recipe(3, batch=16), X, y, [r], [w], "serial")[0]
+        for r, w in zip(ragged, words, strict=True)
+    ]
+    assert (together == np.stack(alone)).all()
+
+
+def test_stacks_are_cut_into_parts(monkeypatch):
+    X, y, members, words = problem()
+    whole = fit_many(MODELS[0], Recipe(3), X, y, members, words, "stacked")
+    monkeypatch.setattr(training, "STACK", 3)
+    parts = fit_many(MODELS[0], Recipe(3), X, y, members, [(*w, "x") for w in words], "stacked")
+    assert whole.shape == parts.shape and len(np.unique(parts[:, 0])) == 4
+
+
 def test_another_model_changes_no_other():
     X, y, members, words = problem()
     few = fit_many(MODELS[0], Recipe(2), X, y, members[:2], words[:2])
@@ -166,6 +194,9 @@ def test_killed_run_resumes(own_cache):
     resumed = subprocess.run([sys.executable, "-c", SLOW_FIT], env=env, capture_output=True, text=True, check=True)
     entries = list(own_cache.rglob("*.npz"))
     assert len(entries) == 12 and "damaged" not in resumed.stderr
+    fresh = env | {"MIALIB_CACHE": str(own_cache / "other")}
+    whole = subprocess.run([sys.executable, "-c", SLOW_FIT], env=fresh, capture_output=True, text=True, check=True)
+    assert resumed.stdout == whole.stdout
     assert all(path.stat().st_mtime_ns == kept[path] for path in kept), "finished models were trained again"
 
 

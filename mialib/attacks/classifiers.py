@@ -71,7 +71,8 @@ def _networks(kind: str, shadow: Observations, rows: list, asked: list, words: t
 
 def _sklearn(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
     """Cached as a whole, because these models are not kept: only their answers are."""
-    key = runs.digest("sklearn", runs.source_digest(sys.modules[__name__]), shadow, asked, words)
+    source = runs.source_digest(runs, sys.modules[__name__]) + runs.versions("numpy", "scikit-learn", "xgboost")
+    key = runs.digest("sklearn", source, shadow, asked, words)
     if (entry := runs.load(key)) is None:
         seeds = [int(runs.stream(*words, number).integers(2**31)) for number in range(len(rows))]
         jobs = (
