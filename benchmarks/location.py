@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import contender, show
-from mialib import datasets, defenses, metrics, models, runs, splits, training
+from mialib import datasets, defenses, metrics, models, splits, training
 from mialib.attacks import Observations, classifiers, pool, shadow
 from mialib.config import Row
 
@@ -44,14 +44,15 @@ def peer() -> dict[str, Any]:
     from art.attacks.inference.membership_inference import MembershipInferenceBlackBox, ShadowModels
 
     data = datasets.load("location-30", "laptop")
-    [target], _ = splits.targets_and_shadows(len(data.y), ROW.size, 1, 1, 0, data.name)
+    [target], side = splits.targets_and_shadows(len(data.y), ROW.size, 1, ROW.shadows, 0, data.name)
     asked = np.concatenate([target.members, target.non_members])
     [theta] = training.fit_many(
         MODEL, training.Recipe(ROW.epochs), data.X, data.y, [target.members], [(0, "target", data.name, ROW.size, 0)]
     )
     victim, y, member = _classifier(theta), data.y[asked], np.arange(len(asked)) < ROW.size
-    # The pool that our shadows draw from: all records of the shadow side.
-    shadow_side = runs.stream(0, "sides", data.name, len(data.y), ROW.size).permutation(len(data.y))[: len(data.y) // 2]
+    # All that our shadows draw from: together they have seen the whole shadow side.
+    seen = [np.concatenate([split.members, split.non_members]) for split in side]
+    shadow_side = np.unique(np.concatenate(seen))
     start = time.perf_counter()
     shadows = ShadowModels(_classifier(), num_shadow_models=ROW.shadows, random_state=0)
     for each in shadows._shadow_models:
@@ -115,12 +116,15 @@ def main() -> dict[str, Any]:
         if isinstance(values, dict)
     ]
     show("Location, 60 shadows of 446-128-30, 200 epochs; one target", rows)
-    best = {tool: max((row for row in rows if row["tool"] == tool), key=lambda row: row["AUC"]) for tool in results}
-    mine, theirs = best.values()
-    ratio = theirs["whole s"] / mine["whole s"]
-    print(
-        f"\n  best by AUC: {mine['attack model']} against {theirs['attack model']}; {ratio:.1f} times as fast; claim: 5"
-    )
-    print(f"  AUC {mine['AUC']:.3f} against {theirs['AUC']:.3f}", end="; ")
-    print(f"balanced accuracy {mine['balanced accuracy']:.3f} against {theirs['balanced accuracy']:.3f}")
-    return {"ratio": ratio, "results": results}
+    mine, theirs = ([row for row in rows if row["tool"] == tool] for tool in results)
+    best = {key: (_best(mine, key), _best(theirs, key)) for key in ("AUC", "balanced accuracy")}
+    ratio = best["AUC"][1]["whole s"] / best["AUC"][0]["whole s"]
+    print(f"\n  best by AUC against best by AUC, {ratio:.1f} times as fast; claim: 5")
+    for key, (our, their) in best.items():
+        print(f"  {key}: {our[key]:.3f} ({our['attack model']}) against {their[key]:.3f} ({their['attack model']})")
+    claims = {"5 times as fast": ratio >= 5} | {f"{key} not below": a[key] >= b[key] for key, (a, b) in best.items()}
+    return {"ratio": ratio, "claims": claims, "results": results}
+
+
+def _best(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    return max(rows, key=lambda row: row[key])

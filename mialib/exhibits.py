@@ -228,7 +228,7 @@ def beside(measured: pd.DataFrame, metric: str, printed: Mapping[str, tuple[str,
     """Rows for `report.dots`: the neural attack's `metric`, the gap attack's, and numbers printed for them.
 
     `printed`: mark ("published", "rerun") -> (published table, its setting; None for each row's mitigation). Adds the
-    columns label (the data set, with its size where there are two) and mitigation.
+    columns label (the data set, with its size where there are two) and mitigation; rows come in Table III's order.
     """
     of = {name: measured[(measured.attack == name) & (measured.metric == metric)] for name in ("nn", "gap")}
     table = of["nn"].assign(gap=of["gap"]["value"].to_numpy()).reset_index(drop=True)
@@ -237,6 +237,8 @@ def beside(measured: pd.DataFrame, metric: str, printed: Mapping[str, tuple[str,
         rows = rows[rows.metric == PRINTED[name]["nn", metric]]
         numbers = dict(zip(zip(rows.dataset, rows.setting, strict=True), rows.published, strict=True))
         table[mark] = [numbers.get((row.dataset, setting or row.mitigation)) for row in table.itertuples()]
+    order = {name: place for place, name in enumerate(MITIGATIONS)}
+    table = table.sort_values("mitigation", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     twice = table.groupby("dataset")["size"].transform("nunique") > 1
     table["label"] = table.dataset + np.where(twice, ", " + table["size"].map("{:,}".format), "")
     return table
