@@ -1,12 +1,12 @@
-"""Run the benchmarks named on the command line, or all: `python -m benchmarks [training] [location]`."""
+"""Run the benchmarks named on the command line, or all: `python -m benchmarks [training] [images] …`."""
 
 import json
 import sys
 
-from benchmarks import location, training
+from benchmarks import images, location, training
 from mialib import config, runs
 
-BENCHMARKS = {"training": training.main, "location": location.main}
+BENCHMARKS = {"training": training.main, "images": images.main, "location": location.main}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(BENCHMARKS)

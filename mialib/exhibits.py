@@ -1,56 +1,30 @@
-"""One measurement of an exhibit, from data to numbers: train, observe, attack, evaluate over the target models."""
+"""What an exhibit shows: the numbers of an experiment, over targets or over classes, beside the published ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from mialib import config, defenses, metrics, published, runs, signals
-from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
+from mialib import config, metrics, published, runs, signals
+from mialib.attacks import Observations, Result
 from mialib.config import Row
 from mialib.datasets import Dataset
+from mialib.experiments import MITIGATIONS, NAMES, Attacked
 
-# Our data sets under the names that the papers' tables print.
-NAMES = {"adult": "Adult", "mnist": "MNIST", "location-30": "Location", "texas-100": "Texas-100"} | {
-    f"purchase-{k}": f"Purchase-{k}" for k in (2, 10, 20, 50, 100)
-}
-# Shokri et al. 2017, Table III, in its order: what is done to the output, and the weight of the L2 penalty.
-MITIGATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
-    "No mitigation": (defenses.none, 0.0),
-    "Top k=3": (partial(defenses.top_k, k=3), 0.0),
-    "Top k=1": (partial(defenses.top_k, k=1), 0.0),
-    "Top k=1 label": (defenses.label_only, 0.0),
-    "Rounding d=3": (partial(defenses.rounded, digits=3), 0.0),
-    "Rounding d=1": (partial(defenses.rounded, digits=1), 0.0),
-    "Temperature t=5": (partial(defenses.temperature, t=5), 0.0),
-    "Temperature t=20": (partial(defenses.temperature, t=20), 0.0),
-    "L2 lambda=1e-4": (defenses.none, 1e-4),
-    "L2 lambda=5e-4": (defenses.none, 5e-4),
-    "L2 lambda=1e-3": (defenses.none, 1e-3),
-    "L2 lambda=5e-3": (defenses.none, 5e-3),
-    "L2 lambda=1e-2": (defenses.none, 1e-2),
-}
-# Which of our numbers each published table prints, and under what name: (attack, metric) -> metric of the table.
-_TARGET = {("target", "train_acc"): "target_train_acc", ("target", "test_acc"): "target_test_acc"}
-_PRECISION, _RECALL = {("nn", "precision"): "attack_precision"}, {("nn", "recall"): "attack_recall"}
+# Which of our numbers the published tables print: metric of the table -> (attack, metric).
 PRINTED = {
-    "shokri_table2": _TARGET | _PRECISION,
-    "shokri_table3": _TARGET | {("nn", "accuracy"): "attack_total_acc"} | _PRECISION | _RECALL,
-    "mlleaks_fig1_adversary1_vs_shokri": _PRECISION | _RECALL,
+    "target_train_acc": ("target", "train_acc"),
+    "target_test_acc": ("target", "test_acc"),
+    "attack_precision": ("nn", "precision"),
+    "attack_recall": ("nn", "recall"),
+    "attack_total_acc": ("nn", "accuracy"),
+    "class_precision_p50_points": ("nn", "class_precision_p50"),
+} | {
+    f"class_{metric}_{statistic}": ("nn", f"class_{metric}_{statistic}")
+    for metric in ("precision", "recall")
+    for statistic in ("mean", "p10", "p25", "p50", "p75", "p90")
 }
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What the attacks answered on every target of one row, on equally many members and non-members."""
-
-    about: dict[str, str | int]  # dataset, size, shadows, tier, mitigation
-    accuracies: list[dict[str, float]]  # train_acc and test_acc of each target, on all its records
-    records: list[Observations]  # of each target; the vectors as the mitigation gives them out
-    answers: dict[str, list[Result]]  # attack -> its result on each target
-    words: tuple  # seed words
+QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9}
 
 
 def overview(rows: Iterable[Row], loaded: Mapping[str, Dataset]) -> pd.DataFrame:
@@ -78,61 +52,6 @@ def mitigations_of(dataset: str) -> list[str]:
     table = published.load("shokri_table3")
     name = NAMES[dataset] if NAMES[dataset] in set(table.dataset) else "Purchase-100"
     return list(dict.fromkeys(table[table.dataset == name].setting))
-
-
-def attack(data: Dataset, row: Row, seed: int, kinds: tuple[str, ...] = ("nn",)) -> Attacked:
-    """Train the models of `row` and attack every target, with no mitigation: see `mitigated`."""
-    [attacked] = mitigated(data, row, seed, kinds, ("No mitigation",))
-    return attacked
-
-
-def mitigated(
-    data: Dataset, row: Row, seed: int, kinds: tuple[str, ...], mitigations: Iterable[str]
-) -> Iterator[Attacked]:
-    """Train the models of `row`, then for each mitigation apply it to targets and shadows and attack every target.
-
-    The attacks are the attack models `kinds` (trained on the shadows), then gap, zero_r and threshold. Models are
-    trained once for each L2 weight. ValueError on a mitigation that is not in MITIGATIONS.
-    """
-    mitigations = list(mitigations)
-    if unknown := [name for name in mitigations if name not in MITIGATIONS]:
-        raise ValueError(f"unknown mitigation {unknown[0]!r}; valid: {', '.join(MITIGATIONS)}")
-    about = {"dataset": NAMES[data.name], "size": row.size, "shadows": row.shadows, "tier": data.tier}
-    for l2 in dict.fromkeys(MITIGATIONS[name][1] for name in mitigations):
-        targets, shadows = shadow.observe(data, row, seed, l2)
-        for name in mitigations:
-            defense, weight = MITIGATIONS[name]
-            if weight == l2:
-                yield _attack(
-                    about | {"mitigation": name}, _give_out(defense, targets), _give_out(defense, shadows), kinds, seed
-                )
-
-
-def _give_out(defense: Callable[[np.ndarray], np.ndarray], side: list[Observations]) -> list[Observations]:
-    return [Observations(defense(seen.vectors), seen.y, seen.member) for seen in side]
-
-
-def _attack(
-    about: dict, targets: list[Observations], shadows: list[Observations], kinds: tuple[str, ...], seed: int
-) -> Attacked:
-    words = (seed, "attack", about["dataset"], about["size"])
-    sampled = [balance(target, runs.stream(*words, "evaluation", i)) for i, target in enumerate(targets)]
-    seen = pool(shadows)
-    answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
-    answers |= {
-        "gap": [baselines.gap(target) for target in sampled],
-        "zero_r": [baselines.zero_r(target) for target in sampled],
-        "threshold": [baselines.confidence_threshold(seen, target) for target in sampled],
-    }
-    return Attacked(about, _accuracies(targets), sampled, answers, words)
-
-
-def _accuracies(targets: list[Observations]) -> list[dict[str, float]]:
-    right = [signals.correct(seen.vectors, seen.y) for seen in targets]
-    return [
-        {"train_acc": hit[seen.member].mean(), "test_acc": hit[~seen.member].mean()}
-        for hit, seen in zip(right, targets, strict=True)
-    ]
 
 
 def summary(attacked: Attacked) -> pd.DataFrame:
@@ -163,61 +82,165 @@ def _summary(attacked: Attacked, name: str) -> dict[str, tuple[float, float, flo
 def by_class(attacked: Attacked, name: str) -> pd.DataFrame:
     """`summary` of attack `name` within each true class: one row a class, a column a metric with its low and high.
 
-    `skipped` marks classes the attack had no model for. A number undefined in any target is nan.
+    Besides the attack's metrics: train_acc and test_acc of the target within the class, their difference gap, and
+    the class's share of the training set. `skipped` marks classes the attack had no model for. A number undefined
+    in any target is nan.
     """
+    pairs = list(zip(attacked.records, attacked.answers[name], strict=True))
     each = [
         metrics.per_class(seen.member, result.score, result.predicted, seen.y, seen.vectors.shape[1])
-        for seen, result in zip(attacked.records, attacked.answers[name], strict=True)
+        for seen, result in pairs
     ]
+    each = [table.join(_learnt(seen)) for table, (seen, _) in zip(each, pairs, strict=True)]
     skipped = attacked.answers[name][0].skipped
     rows = []
     for label in each[0].index:
         numbers = metrics.over_seeds([table.loc[label].to_dict() for table in each])
-        row = {key: attacked.about[key] for key in ("dataset", "size", "tier")} | {"class": label}
+        row = {key: attacked.about[key] for key in ("dataset", "size", "shadows", "tier", "setting")} | {"class": label}
         for metric, (value, low, high) in numbers.items():
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row | {"skipped": label in skipped})
     return pd.DataFrame(rows)
 
 
-def compare(measured: pd.DataFrame, profile: str, name: str, setting: str | None = None) -> list[dict]:
+def _learnt(seen: Observations) -> pd.DataFrame:
+    """What one target learnt of each class: share of the training set, train_acc, test_acc, gap."""
+    right, classes = signals.correct(seen.vectors, seen.y), seen.vectors.shape[1]
+    count = {side: np.bincount(seen.y[seen.member == side], minlength=classes) for side in (True, False)}
+    hits = {side: np.bincount(seen.y[(seen.member == side) & right], minlength=classes) for side in (True, False)}
+    with np.errstate(invalid="ignore"):  # a class without records has no accuracy: nan
+        train, test = hits[True] / count[True], hits[False] / count[False]
+    share = count[True] / seen.member.sum()
+    return pd.DataFrame({"share": share, "train_acc": train, "test_acc": test, "gap": train - test})
+
+
+def across_classes(attacked: Attacked, name: str = "nn") -> pd.DataFrame:
+    """Mean and percentiles over the true classes of precision and recall, as rows of `summary`.
+
+    Metrics: class_precision_mean, class_precision_p10 … p90, class_recall_mean, …; a class in which nobody is called
+    a member has no precision and is left out. Values are means over the targets with Student's t interval; with one
+    target, a bootstrap over its records (members and non-members resampled within each class).
+    """
+    pairs = list(zip(attacked.records, attacked.answers[name], strict=True))
+    each = [_class_statistics(seen, result) for seen, result in pairs]
+    numbers = metrics.over_seeds(each)
+    if len(each) == 1:
+        numbers = _bootstrapped(*pairs[0], each[0], runs.stream(*attacked.words, name, "classes"))
+    return pd.DataFrame(
+        attacked.about | {"attack": name, "metric": metric, "value": value, "low": low, "high": high}
+        for metric, (value, low, high) in numbers.items()
+    )
+
+
+def _class_statistics(seen: Observations, result: Result) -> dict[str, float]:
+    called, classes = result.predicted, seen.vectors.shape[1]
+    counts = {
+        (side, said): np.bincount(seen.y[(seen.member == side) & (called == said)], minlength=classes)
+        for side in (True, False)
+        for said in (True, False)
+    }
+    return _statistics(counts[True, True], counts[True, False], counts[False, True])
+
+
+def _statistics(hits: np.ndarray, missed: np.ndarray, false: np.ndarray) -> dict[str, float]:
+    """Statistics over classes from their true positives, false negatives and false positives, each (…, classes)."""
+    with np.errstate(invalid="ignore"):
+        found = {"precision": hits / (hits + false), "recall": hits / (hits + missed)}
+    out = {}
+    for metric, values in found.items():
+        out[f"class_{metric}_mean"] = np.nanmean(values, -1)
+        for statistic, share in QUANTILES.items():
+            out[f"class_{metric}_{statistic}"] = np.nanquantile(values, share, -1)
+    return out
+
+
+def _bootstrapped(
+    seen: Observations, result: Result, found: dict[str, float], rng: np.random.Generator, repeats: int = 1000
+) -> dict[str, tuple[float, float, float]]:
+    """95 % intervals; a class's hits among its m members are redrawn as Binomial(m, its recall); false alike."""
+    classes, called = seen.vectors.shape[1], result.predicted
+    drawn = {}
+    for side in (True, False):
+        total = np.bincount(seen.y[seen.member == side], minlength=classes)
+        yes = np.bincount(seen.y[(seen.member == side) & called], minlength=classes)
+        drawn[side] = total, rng.binomial(total, yes / np.maximum(total, 1), (repeats, classes))
+    (members, hits), (_, false) = drawn[True], drawn[False]
+    spread = _statistics(hits, members - hits, false)
+    return {m: (value, *np.quantile(spread[m], (0.025, 0.975))) for m, value in found.items()}
+
+
+def settled(measured: pd.DataFrame, metric: str = "class_precision_p50", within: float = 0.02) -> pd.Series:
+    """Whether half of a setting's shadows gave the same `metric` as all of them, within `within`: a bool a row.
+
+    `measured`: rows of one data set and setting at several numbers of shadows, the largest of them even. The rule is
+    ours, fixed before the first run, for exhibits that cannot afford the paper's number of shadows.
+    """
+    key = ["dataset", "setting", "size"]
+    rows = measured[measured["metric"] == metric].set_index([*key, "shadows"])["value"]
+    most = rows.reset_index().groupby(key)["shadows"].max()
+    close = {at: abs(rows[(*at, n)] - rows[(*at, n // 2)]) <= within for at, n in most.items()}
+    return measured[key].apply(tuple, axis=1).map(close)
+
+
+def compare(
+    measured: pd.DataFrame,
+    profile: str,
+    name: str,
+    setting: str | None = None,
+    shadows: Mapping[str, int] | None = None,
+) -> list[dict]:
     """Measurements beside the published table `name`: the cells of `published.compare`.
 
-    `setting`: the table's name for all of them, else each row's mitigation. Data sets measured at two sizes get a
-    variant. Nothing is comparable in `demo`, nor where there were fewer shadows than the paper's.
+    `setting`: the table's name for all of them, else each row's setting. Data sets measured at two sizes in one
+    setting get a variant. Nothing is comparable in `demo`, nor where there were fewer shadows than the paper's
+    (config.PAPER_SHADOWS, or `shadows`: setting -> number), unless the column `settled` says that the result had
+    settled (see `settled`). Of targets alone (no attack) shadows are not asked for.
     """
-    printed = PRINTED[name]
-    kept = measured[[pair in printed for pair in zip(measured.attack, measured.metric, strict=True)]]
-    twice = kept.groupby("dataset")["size"].nunique().to_dict()
+    wanted = dict.fromkeys(published.load(name)["metric"])
+    kept = pd.concat([_found(measured, metric) for metric in wanted], ignore_index=True)
+    kept["setting"] = setting or kept["setting"]
+    twice = kept.groupby(["dataset", "setting"])["size"].transform("nunique") > 1
     results = [
         {
             "dataset": row.dataset,
-            "model": "local NN (tanh)",
-            "setting": setting or row.mitigation,
-            "variant": f"{row.size:,} records" if twice[row.dataset] > 1 else "",
-            "metric": printed[row.attack, row.metric],
+            "model": getattr(row, "model", "local NN (tanh)"),
+            "setting": row.setting,
+            "variant": f"{row.size:,} records" if several else "",
+            "metric": row.printed,
             "value": row.value,
             "low": row.low,
             "high": row.high,
             "tier": row.tier,
         }
-        | _too_small(row.dataset, row.shadows, profile)
-        for row in kept.itertuples()
+        | _scale(row, profile, shadows or {})
+        for row, several in zip(kept.itertuples(), twice, strict=True)
     ]
     return published.compare(results, name)
 
 
-def _too_small(dataset: str, shadows: int, profile: str) -> dict[str, str]:
-    paper = config.PAPER_SHADOWS[dataset.lower().split("-")[0]]
+def _found(measured: pd.DataFrame, printed: str) -> pd.DataFrame:
+    """Our rows for the metric that a published table calls `printed`."""
+    attack, metric = PRINTED.get(printed, ("nn", printed))
+    return measured[(measured.attack == attack) & (measured.metric == metric)].assign(printed=printed)
+
+
+def _scale(row, profile: str, shadows: Mapping[str, int]) -> dict[str, str]:
+    """Why a row is too small to be compared, or what stands in for its scale."""
+    paper = shadows.get(row.setting) or config.PAPER_SHADOWS[row.dataset.lower().split("-")[0]]
     if profile == "demo":
         return {"not_comparable": "demo profile"}
-    return {"not_comparable": f"{shadows} of the paper's {paper} shadows"} if shadows < paper else {}
+    if row.shadows >= paper:
+        return {}
+    few = f"{row.shadows} of the paper's {paper} shadows"
+    if row.attack == "target":
+        return {}
+    return {"note": f"{few}, settled"} if getattr(row, "settled", False) else {"not_comparable": few}
 
 
 def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Table to look at: a row a data set, tier, size and mitigation, a column for each (attack, metric) -> heading."""
+    """Table to look at: a row a data set, tier, size and setting, a column for each (attack, metric) -> heading."""
     kept = measured.assign(heading=[columns.get(pair) for pair in zip(measured.attack, measured.metric, strict=True)])
-    index = ["dataset", "tier", *(key for key in ("size", "mitigation") if measured[key].nunique() > 1)]
+    index = ["dataset", "tier", *(key for key in ("size", "setting") if measured[key].nunique() > 1)]
     kept = kept.dropna(subset="heading")
     order = list(dict.fromkeys(kept[index].itertuples(index=False, name=None)))
     table = kept.pivot(index=index, columns="heading", values="value")[list(columns.values())]
@@ -227,18 +250,18 @@ def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.D
 def beside(measured: pd.DataFrame, metric: str, printed: Mapping[str, tuple[str, str | None]]) -> pd.DataFrame:
     """Rows for `report.dots`: the neural attack's `metric`, the gap attack's, and numbers printed for them.
 
-    `printed`: mark ("published", "rerun") -> (published table, its setting; None for each row's mitigation). Adds the
-    columns label (the data set, with its size where there are two) and mitigation; rows come in Table III's order.
+    `printed`: mark ("published", "rerun") -> (published table, its setting; None for each row's setting). Adds the
+    column label (the data set, with its size where there are two); mitigations come in Table III's order.
     """
     of = {name: measured[(measured.attack == name) & (measured.metric == metric)] for name in ("nn", "gap")}
     table = of["nn"].assign(gap=of["gap"]["value"].to_numpy()).reset_index(drop=True)
     for mark, (name, setting) in printed.items():
         rows = published.load(name)
-        rows = rows[rows.metric == PRINTED[name]["nn", metric]]
+        rows = rows[rows.metric.map(PRINTED.get) == ("nn", metric)]
         numbers = dict(zip(zip(rows.dataset, rows.setting, strict=True), rows.published, strict=True))
-        table[mark] = [numbers.get((row.dataset, setting or row.mitigation)) for row in table.itertuples()]
+        table[mark] = [numbers.get((row.dataset, setting or row.setting)) for row in table.itertuples()]
     order = {name: place for place, name in enumerate(MITIGATIONS)}
-    table = table.sort_values("mitigation", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    table = table.sort_values("setting", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     twice = table.groupby("dataset")["size"].transform("nunique") > 1
     table["label"] = table.dataset + np.where(twice, ", " + table["size"].map("{:,}".format), "")
     return table

@@ -145,6 +145,43 @@ def precision_at(base_rate: float | np.ndarray, tpr: float | np.ndarray, fpr: fl
     return _ratio(base_rate * tpr, base_rate * tpr + (1 - base_rate) * fpr)
 
 
+def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Pearson's r of two columns of numbers, (n,) each, with its 95 % interval (Fisher's z): (r, low, high).
+
+    Pairs with a nan are left out. All three are nan when fewer than four pairs are left or one side is constant.
+    ValueError if the columns are not flat and of one length.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"x and y must be flat and of one length: got {x.shape} and {y.shape}")
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[known], y[known]
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return NAN, NAN, NAN
+    found = stats.pearsonr(x, y)
+    return float(found.statistic), *map(float, found.confidence_interval(0.95))
+
+
+def histogram(values: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Share of `values`, (n,) numbers in 0..1, in each of `bins` bins of one width, (bins,).
+
+    A value on an edge falls into the upper bin, 1 into the last. ValueError if there is none or one lies outside.
+    """
+    values = np.asarray(values, dtype=float)
+    if not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("a histogram needs at least one value, and all of them in 0..1")
+    # Edges as quotients: the tenths of linspace lie a rounding error off, and would put .3 below its edge.
+    return np.histogram(values, np.arange(bins + 1) / bins)[0] / values.size
+
+
+def overlap(a: np.ndarray, b: np.ndarray, bins: int = 10) -> float:
+    """How far the histograms of two samples in 0..1 cover each other: 1 for the same, 0 for no bin in common.
+
+    The sum over bins of the smaller share (see `histogram`, which also raises its ValueError).
+    """
+    return float(np.minimum(histogram(a, bins), histogram(b, bins)).sum())
+
+
 def _check(member, score, predicted):
     member, score, predicted = np.asarray(member), np.asarray(score, dtype=float), np.asarray(predicted)
     if not (member.ndim == 1 and member.shape == score.shape == predicted.shape):

@@ -1,8 +1,10 @@
 """The papers' printed numbers (data/published/*.csv) and the one comparison of our results with them."""
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,14 +13,43 @@ from mialib import config
 
 # Tables that can be compared, and the column that tells apart the rows of one data set.
 SETTING = {
+    "shokri_table1": "platform",
     "shokri_table2": "subset",
     "shokri_table3": "mitigation",
     "mlleaks_fig1_adversary1_vs_shokri": "attack",
+    "shokri_fig4": "train_size",
+    "shokri_fig5": "platform",
+    "shokri_fig6": "subset",
+    "shokri_fig7": "platform",
+    "shokri_fig8": "shadow_data",
+    "shokri_fig9": "shadow_data",
+    "shokri_fig10": "subset",
+    "shokri_fig11": "subset",
+    "shokri_fig12": "subset",
 }
+# Published points to draw beside ours, and their columns of text; every other column holds numbers.
+POINTS = {
+    "shokri_fig4_left_cifar10_by_class": ("dataset",),
+    "shokri_fig4_per_class_precision_points": ("dataset",),
+    "shokri_fig4_summary": ("dataset",),
+    "shokri_fig5to9_cdf_curves": ("figure", "curve"),
+    "shokri_fig5to9_cdf_summary": ("figure", "curve"),
+    "shokri_fig8_fig9_overall": ("figure", "dataset", "shadow_data"),
+    "shokri_fig10_boxplots": ("note",),
+    "shokri_fig11_points": ("panel", "x_name", "y_name"),
+    "shokri_fig11_summary": ("n_classes",),  # one row pools "all"
+    "shokri_fig12_histograms": ("panel", "group"),
+    "shokri_headline_text": ("where", "what", "value", "note"),  # a value may be "0.66 / 0.51"
+}
+# Number columns that the sources leave blank in some rows: two classes have no box, a caption gives no minimum.
+_MAY_BE_BLANK = {"whisker_low", "q1", "median", "q3", "whisker_high", "min_precision_from_vector_points"}
+_MAY_BE_BLANK |= {"mean_train_test_gap", "mean_attack_precision"}
 VERDICTS = ("reproduced", "differs", "not comparable")
 CELL = ("dataset", "model", "setting", "metric", "published", "value", "low", "high", "tier", "verdict", "note")
 TIERS = {"R": "real", "S": "substitute", "M": "simulated"}
-_GUESSED = ("attack_precision", "attack_total_acc")
+# A guesser's are .5 on equally many members and non-members; so are its typical class precisions.
+_GUESSED = {"attack_precision", "attack_total_acc", "class_precision_mean", "class_precision_p50_points"}
+_GUESSED |= {"class_precision_p25", "class_precision_p50", "class_precision_p75"}
 _REQUIRED = ("dataset", "setting", "metric", "value", "low", "high", "tier")
 _OPTIONAL = ("model", "variant", "note", "not_comparable")
 
@@ -26,29 +57,36 @@ _OPTIONAL = ("model", "variant", "note", "not_comparable")
 def load(name: str) -> pd.DataFrame:
     """One published table: columns dataset, model, setting, metric, published, tolerance, source, in file order.
 
-    `setting` is Table III's mitigation, ML-Leaks' attack, "all" in Table II. `tolerance` is absolute and was
-    fixed before any run. ValueError if the name is unknown or the file malformed.
+    `setting` is the content of the column that SETTING names: Table III's mitigation, Fig 4's training size, "all"
+    where each data set has one setting. `tolerance` is absolute and was fixed before any run. ValueError if the name is
+    unknown or the file malformed.
     """
     if name not in SETTING:
         raise ValueError(f"unknown published table {name!r}; valid tables: {', '.join(SETTING)}")
-    path = config.ROOT / "data" / "published" / f"{name}.csv"
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    path = _path(name)
     renamed = {"dataset": "dataset", "model": "model", SETTING[name]: "setting", "metric": "metric"}
     renamed |= {"value": "published", "tolerance": "tolerance", "source": "source"}
-    missing = [column for column in renamed if column not in raw]
-    if missing:
-        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
-    table = raw[list(renamed)].rename(columns=renamed)
+    table = _read(path, renamed)[list(renamed)].rename(columns=renamed)
     for column in ("published", "tolerance"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad = ~numbers.between(0, math.inf, inclusive="left")
-        if bad.any():
-            text = f"{path.name}, line {bad.idxmax() + 2}: {column} is {table[column][bad.idxmax()]!r}"
-            raise ValueError(f"{text}; it must be a number from 0 up")
-        table[column] = numbers
+        table[column] = _numbers(path, table[column], low=0)
     twice = table.duplicated(["dataset", "setting", "metric"])
     if twice.any():
         raise ValueError(f"{path.name}, line {twice.idxmax() + 2}: this data set, setting and metric came before")
+    return table
+
+
+def points(name: str) -> pd.DataFrame:
+    """The published points of a figure, as they are in data/published/`name`.csv: its columns and rows, in file order.
+
+    The columns that POINTS names are text, all others numbers, NaN where the source has none. Rates are fractions.
+    ValueError if the name is unknown or the file malformed.
+    """
+    if name not in POINTS:
+        raise ValueError(f"unknown published points {name!r}; valid names: {', '.join(POINTS)}")
+    path = _path(name)
+    table = _read(path, POINTS[name])
+    for column in table.columns.difference(POINTS[name]):
+        table[column] = _numbers(path, table[column], blank=column in _MAY_BE_BLANK)
     return table
 
 
@@ -111,6 +149,33 @@ def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {verdict: seen[verdict] for verdict in VERDICTS}
 
 
+def _path(name):
+    return config.ROOT / "data" / "published" / f"{name}.csv"
+
+
+def _read(path: Path, needed: Iterable[str]) -> pd.DataFrame:
+    """The file as text, one row a line, so that row i is line i + 2."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    missing = [column for column in needed if column not in header]
+    if missing:
+        raise ValueError(f"{path.name} lacks the columns {', '.join(missing)}")
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"{path.name}, line {line}: {len(row)} fields; the header has {len(header)}")
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def _numbers(path, column, low=-math.inf, blank=False):
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = ~(numbers.ge(low) & numbers.abs().lt(math.inf)) & ~(blank & column.eq(""))
+    if bad.any():
+        row, floor = bad.idxmax(), " from 0 up" if low == 0 else ""
+        text = f"{path.name}, line {row + 2}: {column.name} is {column[row]!r}"
+        raise ValueError(f"{text}; it must be a number{floor}")
+    return numbers
+
+
 def _check(result):
     missing = [key for key in _REQUIRED if key not in result]
     unknown = [key for key in result if key not in (*_REQUIRED, *_OPTIONAL)]
@@ -143,7 +208,6 @@ def _cell(result, row):
         inside = round(abs(value - row["published"]), 9) <= row["tolerance"]
         verdict = "reproduced" if inside else "differs"
         remarks = [f"tolerance {row['tolerance']:g}"]
-        # An attack that guesses has accuracy and precision .5 on equally many members and non-members.
         if row["metric"] in _GUESSED and abs(row["published"] - 0.5) <= row["tolerance"]:
             remarks.append("chance (0.5) is within the tolerance too")
     model = result.get("model") or (row["model"] if row else "")

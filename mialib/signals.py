@@ -1,6 +1,7 @@
 """What an attacker sees of a record, and simple statistics of it. Arrays in, arrays out."""
 
 import numpy as np
+from scipy.special import entr
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -17,3 +18,17 @@ def true_class(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
 def correct(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether the largest entry is the true class, bool (n,); ties go to the lowest class, as in np.argmax."""
     return vectors.argmax(1) == y
+
+
+def uncertainty(vectors: np.ndarray) -> np.ndarray:
+    """Normalised entropy -Σ p log p / log classes of prediction vectors (n, classes): (n,), 0 = sure, 1 = uniform.
+
+    Shokri et al. 2017, Section VII. At most 1, whatever rounding did. ValueError for fewer than two classes, and
+    for entries outside 0..1 or nan: logits go through `softmax` first.
+    """
+    if vectors.shape[-1] < 2:
+        raise ValueError(f"uncertainty needs at least two classes: got {vectors.shape[-1]}")
+    if not ((vectors >= 0) & (vectors <= 1 + 1e-6)).all():
+        raise ValueError("uncertainty needs probabilities in 0..1; give logits to softmax first")
+    entropy = entr(vectors.astype(float)).sum(-1) / np.log(vectors.shape[-1])
+    return np.clip(entropy, 0, 1)

@@ -40,3 +40,26 @@ def targets_and_shadows(
         return Split(rows[:size], rows[size : 2 * size])
 
     return [draw("target", i) for i in range(targets)], [draw("shadow", i) for i in range(shadows)]
+
+
+def swapped(
+    n: int, size: int, targets: int, shadows: int, seed: int, data: str = ""
+) -> tuple[list[Split], list[Split]]:
+    """As `targets_and_shadows`, where n records are too few for four disjoint sets (n < 4·size).
+
+    The records are cut in halves: targets have their members in one and their non-members in the other, shadows
+    the other way round (as Choquette-Choo et al. 2021 do). So no record trains both a target and a shadow, but an
+    attacker's shadows have seen the records she is asked about. ValueError when a half is smaller than `size`.
+    """
+    if min(size, targets, shadows) < 1:
+        raise ValueError(f"size, targets and shadows must be at least 1, not {size}, {targets} and {shadows}")
+    if n // 2 < size:
+        raise ValueError(f"{n} records are too few for two disjoint sets of {size}")
+    order = runs.stream(seed, "halves", data, n, size).permutation(n)
+    halves = {"target": (order[: n // 2], order[n // 2 :]), "shadow": (order[n // 2 :], order[: n // 2])}
+
+    def draw(role: str, index: int) -> Split:
+        rng = runs.stream(seed, "swapped", data, size, role, index)
+        return Split(*(rng.permutation(half)[:size] for half in halves[role]))
+
+    return [draw("target", i) for i in range(targets)], [draw("shadow", i) for i in range(shadows)]

@@ -1,4 +1,6 @@
-"""Train any number of networks of one architecture: hand-written backward pass, fused Adam, cached by content.
+"""Train any number of networks of one architecture: fused Adam, cached by content, any executor.
+
+The backward pass of an MLP is written by hand; that of a CNN is PyTorch's.
 
 One model is one job on one thread; many models are many processes, or one stack of weights on a GPU.
 The random numbers of a model come from its own seed words, so the same words give the same model whichever
@@ -14,11 +16,12 @@ import joblib
 import numpy as np
 import scipy.sparse
 import torch
+import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from mialib import config, models, runs
-from mialib.models import MLP
+from mialib.models import CNN, MLP, Model
 
 EXECUTORS = ("auto", "serial", "processes", "stacked")
 # Binary records with fewer ones than this are trained on as sparse rows; `make bench` shows what that buys.
@@ -43,7 +46,7 @@ class Recipe:
 
 
 def fit_many(
-    model: MLP,
+    model: Model,
     recipe: Recipe,
     X: Records,
     y: np.ndarray,
@@ -54,21 +57,22 @@ def fit_many(
 ) -> np.ndarray:
     """Train one model on each set of records; returns their parameters, float32 (models, n_parameters).
 
-    X (n, features) dense or binary CSR, y (n,) in 0..classes-1, members: index arrays into X (one a model),
-    words: (seed, role, index) of each model's random stream. Models trained before come from the cache; a model
-    is stored as soon as it (or its stack) is done, so an interrupted call goes on where it stopped. `executor`:
-    "serial", "processes", "stacked" (one batched network on the GPU, or on the CPU without one), or "auto" (a
-    stack where there is a GPU and all sets are of one size, else processes). `scheduler`: address of a Dask
-    scheduler that takes the jobs instead, by default $MIALIB_SCHEDULER if that is set.
+    X (n, features) dense or binary CSR, for a CNN (n, channels, height, width) uint8; y (n,) in 0..classes-1,
+    members: index arrays into X (one a model), words: (seed, role, index) of each model's random stream. Models
+    trained before come from the cache; a model is stored as soon as it (or its stack) is done, so an interrupted
+    call goes on where it stopped. `executor`: "serial", "processes", "stacked" (one batched MLP on the GPU, or on
+    the CPU without one), or "auto": with a GPU a stack of MLPs of one size, CNNs one after another; without, or
+    for sets of different sizes, processes. `scheduler`: address of a Dask scheduler that takes the jobs instead,
+    by default $MIALIB_SCHEDULER if that is set.
 
-    Raises ValueError when lengths differ, an index set is empty or out of range, labels do not fit the model,
-    a CSR matrix is not binary, or a stack is asked for with training sets of different sizes.
+    Raises ValueError when lengths differ, an index set is empty or out of range, records or labels do not fit the
+    model, a CSR matrix is not binary, or a stack is asked for with CNNs or training sets of different sizes.
     """
     _check(model, X, y, members, words, executor)
     scheduler = scheduler or config.scheduler()
-    executor = _choose(executor, scheduler, len({len(rows) for rows in members}) == 1)
+    executor = _choose(model, executor, scheduler, len({len(rows) for rows in members}) == 1)
     X = X if executor == "stacked" else _compact(X)
-    kind = f"stacked-{_device().type}" if executor == "stacked" else "cpu"
+    kind = f"stacked-{_device().type}" if executor == "stacked" else _device(model).type
     source = runs.source_digest(models, runs, sys.modules[__name__]) + runs.versions("numpy", "torch")
     keys = [
         runs.digest("fit", source, kind, model, recipe, X[rows], y[rows], word)
@@ -84,26 +88,29 @@ def fit_many(
     return np.stack([entry["theta"] for entry in done])
 
 
-def _choose(executor: str, scheduler: str | None, one_size: bool) -> str:
-    """The executor to use: what is asked for; for "auto" a stack where there is a GPU and it fits, else processes."""
+def _choose(model: Model, executor: str, scheduler: str | None, one_size: bool) -> str:
+    """The executor to use: what is asked for; for "auto" what `fit_many` says."""
     if scheduler is not None:
         return "dask"
     if executor == "auto":
-        return "stacked" if torch.cuda.is_available() and one_size else "processes"
-    if executor == "stacked" and not one_size:
-        raise ValueError('executor "stacked" needs training sets of one size; use "processes"')
+        if not torch.cuda.is_available():
+            return "processes"
+        return "serial" if isinstance(model, CNN) else "stacked" if one_size else "processes"
+    if executor == "stacked" and not (one_size and isinstance(model, MLP)):
+        raise ValueError('executor "stacked" needs MLPs and training sets of one size; use "processes"')
     return executor
 
 
-def _check(model: MLP, X: Records, y: np.ndarray, members: Sequence, words: Sequence, executor: str) -> None:
+def _check(model: Model, X: Records, y: np.ndarray, members: Sequence, words: Sequence, executor: str) -> None:
     if executor not in EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; valid: {', '.join(EXECUTORS)}")
     if len(members) != len(words) or not len(members):
         raise ValueError(f"give one index set and one tuple of seed words a model, not {len(members)} and {len(words)}")
-    if X.shape[0] != len(y) or X.shape[1] != model.sizes[0]:
-        raise ValueError(f"X is {X.shape}, y has {len(y)} labels, the model takes {model.sizes[0]} features")
-    if len(y) and (y.min() < 0 or y.max() >= model.sizes[-1]):
-        raise ValueError(f"labels run from {y.min()} to {y.max()}, the model has classes 0 to {model.sizes[-1] - 1}")
+    models.check_records(model, X)
+    if X.shape[0] != len(y):
+        raise ValueError(f"X has {X.shape[0]} records, y has {len(y)} labels")
+    if len(y) and (y.min() < 0 or y.max() >= model.classes):
+        raise ValueError(f"labels run from {y.min()} to {y.max()}, the model has classes 0 to {model.classes - 1}")
     for rows in members:
         if not len(rows) or np.min(rows) < 0 or np.max(rows) >= len(y):
             raise ValueError(f"a training set needs at least one record, with indices from 0 to {len(y) - 1}")
@@ -113,13 +120,20 @@ def _check(model: MLP, X: Records, y: np.ndarray, members: Sequence, words: Sequ
 
 def _compact(X: Records) -> Records:
     """Binary records that are mostly zeros as CSR, all others as they are."""
-    if scipy.sparse.issparse(X) or X.dtype != np.uint8 or X.max(initial=0) > 1 or X.mean() >= SPARSE_BELOW:
+    if (
+        scipy.sparse.issparse(X)
+        or X.ndim > 2
+        or X.dtype != np.uint8
+        or X.max(initial=0) > 1
+        or X.mean() >= SPARSE_BELOW
+    ):
         return X
     return scipy.sparse.csr_array(X)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device(model: Model | None = None) -> torch.device:
+    """The GPU if there is one; for one MLP the CPU, where it trains as fast."""
+    return torch.device("cuda" if torch.cuda.is_available() and not isinstance(model, MLP) else "cpu")
 
 
 def _run(jobs: Iterable[tuple], n: int, executor: str, scheduler: str | None) -> Iterable[tuple[int, np.ndarray]]:
@@ -144,18 +158,18 @@ def _parallel(jobs: Iterable[tuple]) -> Iterable[tuple[int, np.ndarray]]:
     return joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks)
 
 
-def _fit_job(place: int, model: MLP, recipe: Recipe, X: Records, y: np.ndarray, words: tuple) -> tuple[int, np.ndarray]:
+def _fit_job(
+    place: int, model: Model, recipe: Recipe, X: Records, y: np.ndarray, words: tuple
+) -> tuple[int, np.ndarray]:
     rng = runs.stream(*words)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            theta = torch.from_numpy(models.initial(model, rng))
-            batches = _sparse_batches if scipy.sparse.issparse(X) else _dense_batches
-            _descend(model, recipe, theta, len(y), lambda: batches(X, y, rng.permutation(len(y)), recipe.batch))
-    finally:
-        torch.set_num_threads(threads)
-    return place, theta.numpy()
+    if isinstance(model, CNN):
+        batches = _image_batches
+    else:
+        batches = _sparse_batches if scipy.sparse.issparse(X) else _dense_batches
+    with threadpool_limits(1), models.one_thread():
+        theta = torch.from_numpy(models.initial(model, rng)).to(_device(model))
+        _descend(model, recipe, theta, len(y), lambda: batches(X, y, rng.permutation(len(y)), recipe.batch))
+    return place, theta.cpu().numpy()
 
 
 def _fit_stack(jobs: list[tuple]) -> np.ndarray:
@@ -192,6 +206,12 @@ def _dense_batches(X: np.ndarray, y: np.ndarray, order: np.ndarray, size: int) -
         yield (x[: len(rows)],), y[rows]
 
 
+def _image_batches(X: np.ndarray, y: np.ndarray, order: np.ndarray, size: int) -> Iterable[tuple]:
+    """One epoch of ((x,), y): x (batch, channels, height, width) uint8, on the device that CNNs train on."""
+    for rows in np.split(order, range(size, len(order), size)):
+        yield (torch.from_numpy(X[rows]).to(_device()),), torch.from_numpy(y[rows]).to(_device())
+
+
 def _sparse_batches(X: scipy.sparse.csr_array, y: np.ndarray, order: np.ndarray, size: int) -> Iterable[tuple]:
     """One epoch of ((columns, row starts, rows, column starts), y): by rows, and for the gradient by columns.
 
@@ -225,7 +245,7 @@ def _sparse_batches(X: scipy.sparse.csr_array, y: np.ndarray, order: np.ndarray,
         yield x, y[at:stop]
 
 
-def _descend(model: MLP, recipe: Recipe, theta: torch.Tensor, n: int, epoch: Callable[[], Iterable[tuple]]) -> None:
+def _descend(model: Model, recipe: Recipe, theta: torch.Tensor, n: int, epoch: Callable[[], Iterable[tuple]]) -> None:
     """Run Adam on `theta` (…, n_parameters) in place, over `recipe.epochs` epochs of batches from n records."""
     gradient, mean, square = torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta)
     step = torch.zeros((), device=theta.device)
@@ -234,7 +254,10 @@ def _descend(model: MLP, recipe: Recipe, theta: torch.Tensor, n: int, epoch: Cal
     done = 0
     for _ in range(recipe.epochs):
         for x, y in epoch():
-            loss_gradient(model, weights, gradients, x, y, work[y.shape[-1]])
+            if isinstance(model, CNN):
+                image_loss_gradient(weights, gradients, *x, y)
+            else:
+                loss_gradient(model, weights, gradients, x, y, work[y.shape[-1]])
             if recipe.l2:
                 gradient.add_(theta, alpha=2 * recipe.l2)
             # What torch.optim.Adam(fused=True) calls; its Python wrapper costs nearly as much again as this kernel.
@@ -246,8 +269,22 @@ def _descend(model: MLP, recipe: Recipe, theta: torch.Tensor, n: int, epoch: Cal
             done += 1
 
 
-def _workspace(model: MLP, theta: torch.Tensor, size: int) -> list[tuple[torch.Tensor, ...]]:
+def image_loss_gradient(weights: list, gradients: list, images: torch.Tensor, y: torch.Tensor) -> None:
+    """Write into `gradients` those of a CNN's mean cross-entropy by `weights` (both from `models.layers`).
+
+    images (batch, channels, height, width) uint8, y (batch,) int64.
+    """
+    leaves = [tuple(part.detach().requires_grad_() for part in layer) for layer in weights]
+    loss = F.cross_entropy(models.image_logits(leaves, images), y)
+    found = torch.autograd.grad(loss, list(itertools.chain(*leaves)))
+    for slot, value in zip(itertools.chain(*gradients), found, strict=True):
+        slot.copy_(value)
+
+
+def _workspace(model: Model, theta: torch.Tensor, size: int) -> list[tuple[torch.Tensor, ...]]:
     """Buffers (output, delta, scratch) of each layer for a batch of `size`; one for all steps spares the allocator."""
+    if isinstance(model, CNN):
+        return []
     return [tuple(theta.new_empty(*theta.shape[:-1], size, units) for _ in range(3)) for units in model.sizes[1:]]
 
 

@@ -13,14 +13,14 @@ from mialib import config
 FLOORS = (
     ("config", "runs"),
     ("simulate", "datasets", "splits", "metrics"),
-    ("models", "training", "signals", "defenses"),
+    ("models", "training", "signals", "defenses", "synthesis", "platforms"),
     # calibration stands before the attacks: a simulator is never fitted to an attack result.
-    ("calibration", "attacks", "attacks.baselines", "attacks.classifiers", "attacks.shadow"),
-    ("published", "exhibits", "report"),
+    ("calibration", "attacks", "attacks.baselines", "attacks.classifiers", "attacks.shadow", "experiments"),
+    ("published", "exhibits", "plots", "report"),
     ("batch", "__main__"),
 )
 ROOMS = [room for floor in FLOORS for room in floor]
-LOWEST = {"torch": 2, "torchvision": 2, "xgboost": 3, "matplotlib": 4, "seaborn": 4, "papermill": 5, "nbconvert": 5}
+LOWEST = {"torch": 2, "torchvision": 2, "xgboost": 2, "matplotlib": 4, "seaborn": 4, "papermill": 5, "nbconvert": 5}
 SOURCES = {
     ".".join(path.relative_to(config.ROOT / "mialib").with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((config.ROOT / "mialib").rglob("*.py"))

@@ -361,6 +361,18 @@ def test_location_labels_are_quoted(raw, register):
     np.testing.assert_array_equal(loaded.y, y - 1)
 
 
+def test_location_is_clustered_anew(raw, register):
+    X, y = records(60, 446, 30)
+    X[:30, :200], X[30:, :200] = 0, 1
+    data = tgz({"./bangkok": text(X, y, quote='"')})
+    put(raw, LOCATION, data)
+    register(LOCATION, data, 60)
+    loaded = datasets.load("location-2", "paper")
+    np.testing.assert_array_equal(loaded.X, X)
+    assert len(set(loaded.y[:30])) == len(set(loaded.y[30:])) == 1 and loaded.y[0] != loaded.y[-1]
+    assert loaded.tier == "S" and "re-clustered by us into 2 classes" in loaded.source
+
+
 # --- Adult, MNIST, CIFAR ---------------------------------------------------------------------------------------------
 
 ADULT = """39, State-gov, 100, Bachelors, 13, Never-married, Sales, Husband, White, Male, 2174, 0, 40, Cuba, <=50K

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mialib import exhibits, metrics, published, runs, signals
+from mialib import exhibits, experiments, metrics, published, runs, signals
+from mialib.attacks import Observations, Result
 from mialib.config import Row
 from mialib.datasets import Dataset
 
@@ -26,7 +27,7 @@ def value(table, attack, metric):
 
 
 def test_memorised_labels_leak_and_every_attack_sees_it():
-    table = exhibits.summary(exhibits.attack(dataset(0.6), ROW, 0, kinds=("nn", "forest")))
+    table = exhibits.summary(experiments.attack(dataset(0.6), ROW, 0, kinds=("nn", "forest")))
     train, test = value(table, "target", "train_acc").value, value(table, "target", "test_acc").value
     assert train == 1 and test < 0.7
     for attack in ("nn", "forest", "threshold"):
@@ -36,13 +37,13 @@ def test_memorised_labels_leak_and_every_attack_sees_it():
 
 
 def test_a_target_that_learnt_nothing_does_not_leak():
-    table = exhibits.summary(exhibits.attack(dataset(0.6), Row("location-30", 100, 5, 5, 32, 1, 100), 0))
+    table = exhibits.summary(experiments.attack(dataset(0.6), Row("location-30", 100, 5, 5, 32, 1, 100), 0))
     found = value(table, "nn", "auc")
     assert found.low < 0.5 < found.high
 
 
 def test_one_target_gets_a_bootstrap_and_classes_are_listed():
-    attacked = exhibits.attack(dataset(0.5), Row("location-30", 100, 3, 1, 16, 30, 20), 0)
+    attacked = experiments.attack(dataset(0.5), Row("location-30", 100, 3, 1, 16, 30, 20), 0)
     found = value(exhibits.summary(attacked), "nn", "accuracy")
     seen, result = attacked.records[0], attacked.answers["nn"][0]
     assert found.value == metrics.evaluate(seen.member, result.score, result.predicted)["accuracy"]
@@ -54,23 +55,23 @@ def test_one_target_gets_a_bootstrap_and_classes_are_listed():
 
 def test_every_mitigation_of_table_3_runs_and_none_changes_the_target_but_l2():
     names = published.load("shokri_table3").setting.unique()
-    assert set(names) == set(exhibits.MITIGATIONS)
+    assert set(names) == set(experiments.MITIGATIONS)
     row = Row("location-30", 60, 2, 2, 8, 10, 20)
-    tables = [exhibits.summary(attacked) for attacked in exhibits.mitigated(dataset(0.3), row, 0, ("nn",), names)]
-    accuracy = {table.mitigation[0]: value(table, "target", "test_acc").value for table in tables}
+    tables = [exhibits.summary(attacked) for attacked in experiments.mitigated(dataset(0.3), row, 0, ("nn",), names)]
+    accuracy = {table.setting[0]: value(table, "target", "test_acc").value for table in tables}
     assert set(accuracy) == set(names)
     outputs_only = {accuracy[name] for name in names if name.startswith(("No", "Top", "Temp"))}
     assert len(outputs_only) == 1
 
 
 def test_same_seed_same_numbers_other_seed_others():
-    tables = [exhibits.summary(exhibits.attack(dataset(0.5), ROW, seed)) for seed in (0, 0, 1)]
+    tables = [exhibits.summary(experiments.attack(dataset(0.5), ROW, seed)) for seed in (0, 0, 1)]
     assert tables[0].equals(tables[1]) and not tables[0].value.equals(tables[2].value)
 
 
 def test_results_fit_the_published_tables():
     data = dataset(0.5)
-    measured = exhibits.summary(exhibits.attack(data, ROW, 0))
+    measured = exhibits.summary(experiments.attack(data, ROW, 0))
     cells = exhibits.compare(measured, "laptop", "shokri_table2", "all")
     ours = [cell for cell in cells if cell["value"] is not None]
     printed = {"target_train_acc", "target_test_acc", "attack_precision"}
@@ -83,18 +84,18 @@ def test_results_fit_the_published_tables():
 
 
 def test_beside_holds_each_row_against_what_was_printed_for_it():
-    measured = exhibits.summary(exhibits.attack(dataset(0.5), ROW, 0))
+    measured = exhibits.summary(experiments.attack(dataset(0.5), ROW, 0))
     both = pd.concat([measured, measured.assign(size=200)])
     table = exhibits.beside(both, "precision", {"published": ("shokri_table2", "all")})
     assert table.label.tolist() == ["Location, 100", "Location, 200"] and table.published.tolist() == [0.678, 0.678]
     assert (table.gap == value(measured, "gap", "precision").value).all()
     with pytest.raises(ValueError, match="unknown mitigation 'Hope'; valid: No mitigation, Top k=3"):
-        next(exhibits.mitigated(dataset(0.5), ROW, 0, ("nn",), ["Hope"]))
+        next(experiments.mitigated(dataset(0.5), ROW, 0, ("nn",), ["Hope"]))
 
 
 def test_no_verdict_with_fewer_shadows_than_the_paper_or_in_demo():
     data = dataclasses.replace(dataset(0.5), tier="R")
-    measured = exhibits.summary(exhibits.attack(data, ROW, 0))
+    measured = exhibits.summary(experiments.attack(data, ROW, 0))
     notes = {}
     for profile, shadows in (("laptop", 5), ("laptop", 60), ("demo", 60)):
         cells = exhibits.compare(measured.assign(shadows=shadows), profile, "shokri_table2", "all")
@@ -107,7 +108,90 @@ def test_no_verdict_with_fewer_shadows_than_the_paper_or_in_demo():
 
 def test_observed_members_are_those_trained_on():
     """Members of a memorising target are all classified correctly: the split and the outputs belong together."""
-    attacked = exhibits.attack(dataset(0.9), ROW, 0)
+    attacked = experiments.attack(dataset(0.9), ROW, 0)
     for seen in attacked.records:
         right = signals.correct(seen.vectors, seen.y)
         assert right[seen.member].all() and right[~seen.member].mean() < 0.6
+
+
+def attacked(records, answers, about=None):
+    """An `Attacked` of given observations: what `experiments` would have made."""
+    about = {"dataset": "CIFAR-10", "size": 40, "shadows": 4, "tier": "R", "setting": "40 records"} | (about or {})
+    accuracies = [{"train_acc": 1.0, "test_acc": 0.5}] * len(records)
+    return experiments.Attacked(about, accuracies, records, {"nn": answers}, (0, "test"))
+
+
+def outcome(seed, classes=4, n=400):
+    """Random observations and an attack's answers; class 3 is never called a member."""
+    rng = np.random.default_rng(seed)
+    y, member = rng.integers(classes, size=n), np.arange(n) < n // 2
+    called = (rng.random(n) < np.where(member, 0.8, 0.3)) & (y != 3)
+    vectors = rng.dirichlet(np.ones(classes), n).astype(np.float32)
+    return Observations(vectors, y, member), Result(called.astype(float), called)
+
+
+def test_statistics_across_classes_are_those_of_the_per_class_table():
+    seen, result = outcome(0)
+    table = exhibits.across_classes(attacked([seen], [result])).set_index("metric")
+    each = metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4)
+    assert np.isnan(each.precision[3]) and each.recall[3] == 0
+    assert table.value["class_precision_p50"] == pytest.approx(each.precision[:3].median())
+    assert table.value["class_precision_p90"] == pytest.approx(each.precision[:3].quantile(0.9))
+    assert table.value["class_recall_mean"] == pytest.approx(each.recall.mean())
+    assert (table.low <= table.value + 1e-9).all() and (table.value <= table.high + 1e-9).all()
+
+
+def test_bootstrap_of_the_class_median_is_that_of_resampled_records():
+    """Binomial redraws against the literal loop: records drawn again within each class and side."""
+    seen, result = outcome(1, n=2000)
+    found = exhibits.across_classes(attacked([seen], [result])).set_index("metric").loc["class_precision_p50"]
+    rng, medians = np.random.default_rng(0), []
+    cells = [np.flatnonzero((seen.y == c) & (seen.member == side)) for c in range(4) for side in (True, False)]
+    for _ in range(400):
+        rows = np.concatenate([rng.choice(cell, len(cell)) for cell in cells])
+        called, y, member = result.predicted[rows], seen.y[rows], seen.member[rows]
+        medians.append(np.median([member[called & (y == c)].mean() for c in range(3)]))
+    low, high = np.quantile(medians, (0.025, 0.975))
+    assert found.low == pytest.approx(low, abs=0.006) and found.high == pytest.approx(high, abs=0.006)
+
+
+def test_over_several_targets_the_interval_is_students():
+    pairs = [outcome(seed) for seed in range(3)]
+    table = exhibits.across_classes(attacked(*map(list, zip(*pairs, strict=True)))).set_index("metric")
+    medians = [
+        metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4).precision.median()
+        for seen, result in pairs
+    ]
+    assert table.value["class_precision_p50"] == pytest.approx(np.mean(medians))
+    assert table.low["class_precision_p50"] < np.mean(medians) < table.high["class_precision_p50"]
+
+
+def test_classes_come_with_what_the_target_learnt_of_them():
+    seen, result = outcome(2)
+    table = exhibits.by_class(attacked([seen], [result]), "nn").set_index("class")
+    right, two = signals.correct(seen.vectors, seen.y), seen.y == 2
+    assert (
+        table.train_acc[2] == right[two & seen.member].mean() and table.test_acc[2] == right[two & ~seen.member].mean()
+    )
+    assert table.gap[2] == pytest.approx(table.train_acc[2] - table.test_acc[2])
+    assert table.share[2] == (two & seen.member).sum() / seen.member.sum() and table.share.sum() == pytest.approx(1)
+
+
+def test_settled_compares_all_shadows_with_half_of_them():
+    rows = [("a", 1, 0.9), ("a", 2, 0.71), ("a", 4, 0.7), ("b", 1, 0.5), ("b", 2, 0.5), ("b", 4, 0.53)]
+    table = pd.DataFrame(rows, columns=["setting", "shadows", "value"])
+    table = table.assign(dataset="CIFAR-10", size=40, metric="class_precision_p50")
+    assert exhibits.settled(table).tolist() == [True] * 3 + [False] * 3
+
+
+def test_few_shadows_are_compared_only_where_the_result_has_settled():
+    measured = exhibits.across_classes(attacked([outcome(0)[0]], [outcome(0)[1]], {"setting": "2,500 records"}))
+    for settled, verdict in ((True, {"reproduced", "differs"}), (False, {"not comparable"})):
+        cells = exhibits.compare(measured.assign(settled=settled, model="CNN"), "laptop", "shokri_fig4")
+        ours = [cell for cell in cells if cell["value"] is not None and cell["published"] is not None]
+        assert {cell["metric"] for cell in ours} == {
+            "class_precision_p50", "class_precision_p50_points", "class_precision_mean",
+        }  # fmt: skip
+        assert {cell["verdict"] for cell in ours} <= verdict
+        assert all("4 of the paper's 100 shadows" in cell["note"] for cell in ours)
+        assert {cell["model"] for cell in ours} == {"CNN"}

@@ -222,3 +222,53 @@ def test_precision_at_a_low_base_rate():
     assert np.isnan(metrics.precision_at(0.5, 0, 0))
     with pytest.raises(ValueError, match="tpr must lie in 0"):
         metrics.precision_at(0.5, 1.1, 0.1)
+
+
+def test_correlation_is_pearson_with_fisher_z():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=50)
+    y = 0.6 * x + rng.normal(size=50)
+    r = np.corrcoef(x, y)[0, 1]
+    half = 1.959964 / np.sqrt(50 - 3)  # by hand, on Fisher's scale
+    expected = (r, np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half))
+    assert metrics.correlation(x, y) == pytest.approx(expected, abs=1e-6)
+    assert metrics.correlation([*x, np.nan, 1.0], [*y, 1.0, np.nan]) == metrics.correlation(x, y)
+    assert metrics.correlation([1, 2, 3, 4], [2, 4, 6, 8]) == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([1, 2, 3], [1, 3, 2]), ([0.1] * 5, range(5)), (range(5), [0.1] * 5), ([1, 2, 3, np.nan], range(4))]
+)
+def test_correlation_of_too_little_is_nan(x, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(metrics.correlation(x, y)).all()
+
+
+def test_correlation_refuses_unequal_columns():
+    with pytest.raises(ValueError, match=r"got \(3,\) and \(4,\)"):
+        metrics.correlation([1, 2, 3], [1, 2, 3, 4])
+
+
+def test_histogram_puts_tenths_into_the_bin_they_open():
+    tenths = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert metrics.histogram(tenths) == pytest.approx(np.full(10, 0.1))
+    assert metrics.histogram([1.0, 0.0, 0.04, 0.95]) == pytest.approx([0.5, *[0] * 8, 0.5])
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 1.01], [-0.01], [np.nan]])
+def test_histogram_refuses_what_it_would_drop(values):
+    with pytest.raises(ValueError, match="at least one value"):
+        metrics.histogram(values)
+
+
+@given(hnp.arrays(float, st.integers(1, 30), elements=st.floats(0, 1)), st.integers(1, 12))
+def test_overlap_of_a_sample_with_itself_is_one(values, bins):
+    assert metrics.overlap(values, values, bins) == pytest.approx(1)
+    assert metrics.overlap(values, np.repeat(values, 3), bins) == pytest.approx(1)
+
+
+def test_overlap_by_hand():
+    assert metrics.overlap([0.0, 0.09], [0.1, 0.95]) == 0
+    assert metrics.overlap([0.05, 0.15, 0.15, 0.95], [0.01, 0.02, 0.12, 0.99]) == pytest.approx(0.75)
+    assert metrics.overlap([0.05, 0.15], [0.15, 0.05], bins=2) == 1

@@ -4,7 +4,7 @@ import scipy.sparse
 import torch
 
 from mialib import models
-from mialib.models import MLP
+from mialib.models import CNN, MLP
 
 
 def test_layers_are_views_of_the_flat_vector():
@@ -35,10 +35,25 @@ def test_initial_parameters_fill_their_bounds():
     assert abs(weight.mean()) < 1e-3
 
 
+def test_the_cnn_has_the_layers_it_says():
+    model = CNN((3, 32, 32), 10)
+    flat = np.arange(models.n_parameters(model), dtype=np.float32)
+    layers = models.layers(model, flat)
+    assert [weight.shape for weight, _ in layers] == [(32, 5, 5, 3), (32, 5, 5, 32), (800, 128), (128, 10)]
+    assert np.concatenate([part.ravel() for layer in layers for part in layer]).tolist() == flat.tolist()
+    assert models.logits(model, flat * 0, np.zeros((0, 3, 32, 32), np.uint8)).shape == (0, 10)
+    (weight, bias), *_ = models.layers(model, models.initial(model, np.random.default_rng(0)))
+    assert 0.11 < np.abs(weight).max() <= 75**-0.5 and 0.08 < np.abs(bias).max() <= 75**-0.5
+
+
 def test_bad_architectures_are_refused():
     with pytest.raises(ValueError, match="at least inputs and classes"):
         MLP((3,))
     with pytest.raises(ValueError, match="valid: tanh, relu"):
         MLP((3, 2), "gelu")
+    with pytest.raises(ValueError, match="images of 9x32 are too small for kernels of 5"):
+        CNN((3, 9, 32), 10)
+    with pytest.raises(ValueError, match="must all be positive"):
+        CNN((3, 32, 32), 10, filters=0)
     with pytest.raises(ValueError, match="takes 3 features, the records have 4"):
         models.logits(MLP((3, 2)), np.zeros(8, np.float32), np.zeros((1, 4)))

@@ -1,7 +1,9 @@
 """The published tables load as printed, and no cell gets a verdict it has not earned."""
 
+import csv
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -45,6 +47,53 @@ def test_load_gives_the_printed_numbers(name, rows, dataset, setting, metric, va
     assert not (table[["model", "source"]] == "").any(axis=None)
 
 
+FIGURES = [
+    ("shokri_table1", 8, "Purchase-100", "Amazon (10,1e-6)", "target_test_acc", 0.468),
+    ("shokri_fig4", 26, "CIFAR-10", "2,500 records", "class_precision_p50", 0.78),
+    ("shokri_fig5", 15, "Purchase-100", "Google", "class_precision_p50", 0.94),
+    ("shokri_fig6", 10, "Texas-100", "all", "class_precision_p50", 0.718),
+    ("shokri_fig7", 6, "Purchase-100", "Neural network", "class_precision_p50", 0.619),
+    ("shokri_fig8", 9, "Location", "noisy 20%", "attack_precision", 0.613),
+    ("shokri_fig9", 11, "Purchase-100", "model-based synthetic", "synthesis_queries", 156),
+    ("shokri_fig10", 13, "Purchase-2", "all", "class_precision_p50", 0.506),
+    ("shokri_fig11", 9, "Purchase, all", "all", "gap_precision_correlation", 0.675),
+    ("shokri_fig12", 6, "Purchase-10", "all", "uncertainty_overlap", 0.814),
+]
+# Chosen before any run; every metric not named here has .05.
+TOLERANCES = {"uncertainty_overlap": 0.1, "accuracy_overlap": 0.1, "gap_precision_correlation": 0.15}
+TOLERANCES |= {"synthesis_queries": 31}
+
+
+@pytest.mark.parametrize(("name", "rows", "dataset", "setting", "metric", "value"), FIGURES)
+def test_every_figure_has_its_table(name, rows, dataset, setting, metric, value):
+    table = published.load(name)
+    assert len(table) == rows
+    assert value_of(table, dataset, metric, setting) == value
+    rates = table[table.metric != "synthesis_queries"]
+    assert rates["published"].between(0, 1).all()
+    assert table["tolerance"].tolist() == [TOLERANCES.get(metric, 0.05) for metric in table["metric"]]
+    assert table["source"].str.contains("Table I|Fig|section").all()
+    assert not (table[["model", "setting"]] == "").any(axis=None)
+    side = published.side_by_side(published.compare([], name))
+    assert side.xs("published", axis=1, level=1).notna().sum().sum() == rows
+
+
+def test_every_table_that_can_be_compared_is_tested():
+    others = {"shokri_table2", "shokri_table3", "mlleaks_fig1_adversary1_vs_shokri"}
+    assert {name for name, *_ in FIGURES} | others == set(published.SETTING)
+    files = {path.stem for path in (config.ROOT / "data" / "published").glob("*.csv")}
+    assert set(published.SETTING) | set(published.POINTS) <= files
+    readme = (config.ROOT / "data" / "published" / "README.md").read_text()
+    assert [stem for stem in files if f"`{stem}.csv`" not in readme] == []
+
+
+def value_of(table, dataset, metric, setting="all"):
+    (value,) = table.loc[
+        (table.dataset == dataset) & (table.setting == setting) & (table.metric == metric), "published"
+    ]
+    return value
+
+
 def test_every_row_of_table_3_is_consistent_with_equal_numbers_of_members_and_non_members():
     rates = published.load("shokri_table3").pivot(index=["dataset", "setting"], columns="metric", values="published")
     precision, recall = rates["attack_precision"], rates["attack_recall"]
@@ -56,6 +105,167 @@ def test_every_row_of_table_3_is_consistent_with_equal_numbers_of_members_and_no
 def test_unknown_table_lists_the_valid_ones():
     with pytest.raises(ValueError, match=r"'table9'.*shokri_table2, shokri_table3, mlleaks"):
         published.load("table9")
+
+
+def test_fig_4_is_its_drawn_points():
+    table, drawn = published.load("shokri_fig4"), published.points("shokri_fig4_per_class_precision_points")
+    assert drawn.groupby("dataset").size().to_dict() == {"cifar10": 40, "cifar100": 400}
+    for (dataset, size), points in drawn.groupby(["dataset", "train_size"])["precision"]:
+        key = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[dataset]
+        caption, median, mean = (
+            value_of(table, key, metric, f"{size:,} records")
+            for metric in ("class_precision_p50", "class_precision_p50_points", "class_precision_mean")
+        )
+        assert median == pytest.approx(points.median(), abs=0.001)
+        assert mean == pytest.approx(points.mean(), abs=0.001)
+        # The paper's median of ten classes is the lower of the two in the middle; it prints two digits, cut or rounded.
+        assert caption == pytest.approx(points.quantile(0.5, "lower"), abs=0.0101)
+
+
+def test_fig_4_left_draws_the_same_points():
+    left, drawn = (
+        published.points(f"shokri_fig4_{panel}") for panel in ("left_cifar10_by_class", "per_class_precision_points")
+    )
+    for size, points in left.groupby("train_size"):
+        same = drawn[(drawn.dataset == "cifar10") & (drawn.train_size == size)]
+        assert points["class_index_1to10"].tolist() == list(range(1, 11))
+        np.testing.assert_allclose(np.sort(points["precision"]), np.sort(same["precision"]), atol=0.001)
+
+
+def curve_percentiles():
+    """(figure, curve) -> its percentiles, from the curve's vertices."""
+    curves = published.points("shokri_fig5to9_cdf_curves").groupby(["figure", "curve"])
+    levels = {f"p{level}": level / 100 for level in (10, 25, 50, 75, 90)}
+    return {
+        key: {p: np.interp(q, points["cumulative_fraction_of_classes"], points["x_value"]) for p, q in levels.items()}
+        for key, points in curves
+    }
+
+
+def test_curve_summary_is_the_curves():
+    summary = published.points("shokri_fig5to9_cdf_summary").set_index(["figure", "curve"])
+    found = curve_percentiles()
+    assert set(found) == set(summary.index)
+    for key, percentiles in found.items():
+        for name, value in percentiles.items():
+            assert summary.loc[key, name] == pytest.approx(value, abs=0.002)
+
+
+CURVES = {
+    ("shokri_fig6", "all"): "fig6_texas_google",
+    ("shokri_fig5", "Amazon (10,1e-6)"): "fig5_amazon_10_1e-6",
+    ("shokri_fig5", "Amazon (100,1e-4)"): "fig5_amazon_100_1e-4",
+    ("shokri_fig5", "Google"): "fig5_google",
+    ("shokri_fig7", "Neural network"): ("fig7_platforms", "Neural Network"),
+    ("shokri_fig7", "Google"): ("fig7_platforms", "Google"),
+    ("shokri_fig7", "Amazon (10,1e-6)"): ("fig7_platforms", "Amazon (10,1e-6)"),
+    ("shokri_fig7", "Amazon (100,1e-4)"): ("fig7_platforms", "Amazon (100,1e-4)"),
+    ("shokri_fig8", "real data"): ("fig8_location_noise", "Real Data"),
+    ("shokri_fig8", "noisy 10%"): ("fig8_location_noise", "Noisy Data 10%"),
+    ("shokri_fig8", "noisy 20%"): ("fig8_location_noise", "Noisy Data 20%"),
+    ("shokri_fig9", "real data"): ("fig9_purchase_synth", "Real Data"),
+    ("shokri_fig9", "marginal-based synthetic"): ("fig9_purchase_synth", "Marginal-Based Synthetic"),
+    ("shokri_fig9", "model-based synthetic"): ("fig9_purchase_synth", "Model-Based Synthetic"),
+}
+
+
+def test_percentiles_of_figs_5_to_9_are_those_of_the_curves():
+    found = curve_percentiles()
+    for name in ("shokri_fig5", "shokri_fig6", "shokri_fig7", "shokri_fig8", "shokri_fig9"):
+        table = published.load(name)
+        rows = table[table["metric"].str.startswith("class_")]
+        assert set(rows["setting"]) == {setting for table_name, setting in CURVES if table_name == name}
+        for row in rows.itertuples():
+            _, kind, percentile = row.metric.split("_")
+            curve = CURVES[name, row.setting]
+            value = found[(curve, kind) if isinstance(curve, str) else curve][percentile]
+            # A caption prints two digits.
+            assert row.published == pytest.approx(value, abs=0.0051 if "caption" in row.source else 0.002)
+
+
+def test_figs_8_and_9_imply_the_derived_false_positive_rates():
+    drawn = published.points("shokri_fig8_fig9_overall")
+    precision, recall = drawn["overall_precision"], drawn["overall_recall"]
+    fpr = recall * (1 - precision) / precision
+    np.testing.assert_allclose(fpr, drawn["implied_fpr(DERIVED)"], atol=6e-4)
+    np.testing.assert_allclose((recall + 1 - fpr) / 2, drawn["implied_balanced_acc(DERIVED)"], atol=6e-4)
+    for row in drawn.to_dict("records"):
+        table = published.load(f"shokri_{row['figure']}")
+        for metric in ("precision", "recall"):
+            assert value_of(table, row["dataset"], f"attack_{metric}", row["shadow_data"]) == row[f"overall_{metric}"]
+
+
+def test_real_data_of_figs_8_and_9_is_table_2():
+    table2 = published.load("shokri_table2")
+    for name, dataset in (("shokri_fig8", "Location"), ("shokri_fig9", "Purchase-100")):
+        here = value_of(published.load(name), dataset, "attack_precision", "real data")
+        assert here == value_of(table2, dataset, "attack_precision")
+
+
+def test_fig_10_is_its_box_plots_and_agrees_with_table_2():
+    table, table2 = published.load("shokri_fig10"), published.load("shokri_table2")
+    for box in published.points("shokri_fig10_boxplots").to_dict("records"):
+        dataset = f"Purchase-{box['n_classes']}"
+        if box["n_classes"] > 2:
+            names = {"class_precision_p25": "q1", "class_precision_p50": "median", "class_precision_p75": "q3"}
+            assert {m: value_of(table, dataset, m) for m in names} == {m: box[column] for m, column in names.items()}
+            assert box["whisker_low"] < box["q1"] < box["median"] < box["q3"] < box["whisker_high"]
+        # The median class is close to the pooled precision: the same targets, the classes not all alike.
+        pooled = value_of(table2, dataset, "attack_precision")
+        assert value_of(table, dataset, "class_precision_p50") == pytest.approx(pooled, abs=0.02)
+
+
+def test_fig_11_is_its_drawn_points():
+    table, summary = published.load("shokri_fig11"), published.points("shokri_fig11_summary")
+    middle = published.points("shokri_fig11_points").query("x_name == 'train_test_accuracy_gap' and panel == 'middle'")
+    groups = {f"Purchase-{k}": rows for k, rows in middle.groupby("n_classes")} | {"Purchase, all": middle}
+    assert set(groups) == set(table["dataset"])
+    for dataset, rows in groups.items():
+        correlation = value_of(table, dataset, "gap_precision_correlation")
+        assert correlation == pytest.approx(rows["x"].corr(rows["y"]), abs=0.02)
+        if dataset != "Purchase, all":
+            assert value_of(table, dataset, "mean_gap") == pytest.approx(rows["x"].mean(), abs=0.001)
+    assert summary["n_classes"].tolist() == ["10", "20", "50", "100", "all"]
+
+
+def test_fig_12_is_the_overlap_of_its_histograms():
+    table, bars = published.load("shokri_fig12"), published.points("shokri_fig12_histograms")
+    assert len(table) == 6
+    for (panel, classes), rows in bars.groupby(["panel", "n_classes"]):
+        heights = rows.pivot(index="bin_lo", columns="group", values="fraction")
+        assert heights.shape == (10, 2)
+        np.testing.assert_allclose(heights.sum(), 1, atol=0.004)
+        overlap = value_of(table, f"Purchase-{classes}", f"{panel}_overlap")
+        assert overlap == pytest.approx(heights.min(axis=1).sum(), abs=1e-9)
+
+
+def test_headline_numbers_are_in_the_tables():
+    text = published.points("shokri_headline_text").set_index("what")["value"]
+    fig4, fig5, fig9 = (published.load(f"shokri_{name}") for name in ("fig4", "fig5", "fig9"))
+    expected = {
+        "CIFAR-10 target test accuracy at 15,000": value_of(fig4, "CIFAR-10", "target_test_acc", "15,000 records"),
+        "CIFAR-100 target test accuracy at 29,540": value_of(fig4, "CIFAR-100", "target_test_acc", "29,540 records"),
+        "mean target confidence of synthetic records": value_of(
+            fig9, "Purchase-100", "synthesis_confidence", "model-based synthetic"
+        ),
+        "mean queries per synthetic record": value_of(
+            fig9, "Purchase-100", "synthesis_queries", "model-based synthetic"
+        ),
+        "median attack accuracy, Google, 10,000-record purchase data": value_of(
+            fig5, "Purchase-100", "class_precision_p50", "Google"
+        ),
+        "median attack accuracy, Amazon default (10,1e-6)": value_of(
+            fig5, "Purchase-100", "class_precision_p50", "Amazon (10,1e-6)"
+        ),
+    }
+    assert {what: float(text[what]) for what in expected} == expected
+
+
+def test_table_1_and_table_2_print_the_same_target_twice():
+    table1, table2 = published.load("shokri_table1"), published.load("shokri_table2")
+    for metric in ("target_train_acc", "target_test_acc"):
+        twice = value_of(table1, "Purchase-100", metric, "Google"), value_of(table2, "Purchase-100", metric)
+        assert twice[0] == pytest.approx(twice[1], abs=0.0031)  # .656 and .659: the paper prints both
 
 
 HEADER = "dataset,model,subset,metric,value,std,tolerance,source"
@@ -71,15 +281,88 @@ HEADER = "dataset,model,subset,metric,value,std,tolerance,source"
         (f"{HEADER}\nA,m,all,x,inf,,.05,s", "line 2: published is 'inf'"),
         (f"{HEADER}\nA,m,all,x,.5,,-1,s", "line 2: tolerance is '-1'"),
         (f"{HEADER}\nA,m,all,x,.5,,.05,s\nA,n,all,x,.6,,.05,s", "line 3: .* came before"),
+        (f"{HEADER}\nA,m,all,x,.5,,.05,s,t", "line 2: 9 fields; the header has 8"),
+        (f"{HEADER}\n\nA,m,all,x,.5,,.05,s", "line 2: 0 fields"),
+        ("", "lacks the columns dataset"),
     ],
 )
-def test_malformed_files_are_refused(tmp_path, monkeypatch, text, message):
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    folder = tmp_path / "data" / "published"
-    folder.mkdir(parents=True)
+def test_malformed_files_are_refused(folder, text, message):
     (folder / "shokri_table2.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         published.load("shokri_table2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n_classes,median\n2,.5", "lacks the columns note"),
+        ("n_classes,median,note\n2,.5,a\n10,O.5,b", "shokri_fig10_boxplots.csv, line 3: median is 'O.5'; .* a number$"),
+        ("n_classes,median,note\n2,,a\n,.5,b", "line 3: n_classes is ''"),
+        ("n_classes,median,note\n2,inf,a", "line 2: median is 'inf'"),
+        ("n_classes,median,note\n2,.5", "line 2: 2 fields; the header has 3"),
+    ],
+)
+def test_malformed_points_are_refused(folder, text, message):
+    (folder / "shokri_fig10_boxplots.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        published.points("shokri_fig10_boxplots")
+
+
+def test_unknown_points_list_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'fig4'.*valid names: shokri_fig4_left_cifar10_by_class, .*headline_text$"):
+        published.points("fig4")
+
+
+@pytest.mark.parametrize("name", list(published.POINTS))
+def test_points_keep_every_row_and_column(name):
+    table = published.points(name)
+    with (config.ROOT / "data" / "published" / f"{name}.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert list(table.columns) == header
+    assert len(table) == len(rows)
+    for column, cells in zip(header, zip(*rows, strict=True), strict=True):
+        if column in published.POINTS[name]:
+            assert table[column].tolist() == list(cells)
+        else:
+            np.testing.assert_array_equal(table[column], [float(cell or "nan") for cell in cells])
+
+
+def write_points(folder, rows):
+    with (folder / "shokri_fig4_left_cifar10_by_class.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("dataset", "train_size", "precision"), *rows])
+
+
+@given(st.lists(st.tuples(st.text(), st.integers(0, 10**6), st.floats(-1e6, 1e6)), min_size=1))
+def test_points_read_back_what_was_written(tmp_path_factory, rows):
+    root = tmp_path_factory.mktemp("root")
+    (root / "data" / "published").mkdir(parents=True)
+    write_points(root / "data" / "published", rows)
+    with mock.patch.object(config, "ROOT", root):
+        table = published.points("shokri_fig4_left_cifar10_by_class")
+    assert list(table.itertuples(index=False, name=None)) == rows
+
+
+@given(st.text(), st.integers(0, 5))
+def test_a_cell_of_points_is_a_number_or_is_named(tmp_path_factory, text, row):
+    root = tmp_path_factory.mktemp("root")
+    (root / "data" / "published").mkdir(parents=True)
+    write_points(root / "data" / "published", [("a", 1, text if i == row else 0.5) for i in range(6)])
+    with mock.patch.object(config, "ROOT", root):
+        try:
+            value = published.points("shokri_fig4_left_cifar10_by_class")["precision"][row]
+        except ValueError as error:
+            assert f"by_class.csv, line {row + 2}: precision is {text!r}" in str(error)
+        else:
+            assert math.isfinite(value) and value == float(text)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty data/published, in place of the real one."""
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    folder = tmp_path / "data" / "published"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_no_results_leaves_every_published_number_standing():
@@ -190,6 +473,9 @@ def test_a_published_number_near_chance_is_pointed_out():
     note = next(c["note"] for c in adult if c["dataset"] == "Adult" and c["metric"] == "attack_precision")
     assert "chance (0.5) is within the tolerance too" in note
     assert "chance" not in cell(0.68)["note"]
+    two = [result(0.52, "class_precision_p50") | {"dataset": f"Purchase-{k}"} for k in (2, 100)]
+    notes = [c["note"] for c in published.compare(two, "shokri_fig10") if c["value"] is not None]
+    assert ["chance" in note for note in notes] == [True, False]
 
 
 def test_side_by_side_keeps_order_and_says_what_is_simulated():

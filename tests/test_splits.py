@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib.splits import targets_and_shadows
+from mialib.splits import swapped, targets_and_shadows
 
 
 @given(size=st.integers(1, 40), extra=st.integers(1, 200), seed=st.integers(0, 5))
@@ -33,6 +33,22 @@ def test_another_shadow_changes_no_other():
 def test_locations_larger_size_leaves_few_non_members():
     [target], _ = targets_and_shadows(5010, 1600, 1, 1, 0)
     assert len(target.non_members) == 5010 - 3 * 1600
+
+
+def test_swapped_trains_no_record_on_both_sides():
+    targets, shadows = swapped(101, 48, 2, 3, 0)
+    for target in targets:
+        for shadow in shadows:
+            assert not np.intersect1d(target.members, shadow.members).size
+            assert not np.intersect1d(target.non_members, shadow.non_members).size
+    for split in targets + shadows:
+        assert len(split.members) == len(split.non_members) == 48
+        assert len(np.unique(np.concatenate([split.members, split.non_members]))) == 96
+    assert set(shadows[0].members) != set(shadows[1].members)
+    with pytest.raises(ValueError, match="101 records are too few for two disjoint sets of 51"):
+        swapped(101, 51, 1, 1, 0)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        swapped(101, 5, 0, 1, 0)
 
 
 def test_too_few_records_are_refused():

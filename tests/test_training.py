@@ -11,10 +11,11 @@ import torch
 from distributed import LocalCluster
 
 from mialib import models, runs, training
-from mialib.models import MLP
+from mialib.models import CNN, MLP
 from mialib.training import Recipe, fit_many
 
 MODELS = [MLP((7, 5, 3)), MLP((7, 6, 5, 3), "relu"), MLP((7, 3))]
+IMAGES = CNN((3, 14, 16), 4, hidden=6, filters=5, kernel=3)
 
 
 def problem(n=90, d=7, classes=3, models=4):
@@ -62,6 +63,82 @@ def test_gradient_is_autograds_in_float64(model):
         [g for m in net if isinstance(m, torch.nn.Linear) for g in (m.weight.grad.T.reshape(-1), m.bias.grad)]
     )
     np.testing.assert_allclose(gradient, expected, rtol=1e-10, atol=1e-14)
+
+
+def pictures(n=60):
+    rng = np.random.default_rng(2)
+    return rng.integers(0, 256, (n, 3, 14, 16)).astype(np.uint8), rng.integers(4, size=n)
+
+
+def as_module(flat):
+    """Our flat parameters in the order and layout of `image_module`'s: nn.Flatten counts channels first, ours last."""
+    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = models.layers(IMAGES, torch.as_tensor(flat))
+    hidden = w3.reshape(2, 2, 5, 6).permute(3, 2, 0, 1).reshape(6, 20)
+    return w1.permute(0, 3, 1, 2), b1, w2.permute(0, 3, 1, 2), b2, hidden, b3, w4.T, b4
+
+
+def image_module(flat):
+    """The CNN as anybody would write it: convolution, tanh, pooling, twice; flatten; hidden layer; outputs."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 3), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(5, 5, 3), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(20, 6), torch.nn.Tanh(), torch.nn.Linear(6, 4),
+    )  # fmt: skip
+    net = net.to(torch.as_tensor(flat).dtype)
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), as_module(flat), strict=True):
+            parameter.copy_(value)
+    return net
+
+
+def test_images_are_trained_on_as_in_the_plain_loop():
+    X, y = pictures()
+    [theta] = fit_many(IMAGES, Recipe(4, batch=16, l2=1e-3, decay=0.0), X, y, [np.arange(60)], [(0, "a")])
+    rng = runs.stream(0, "a")
+    net = image_module(models.initial(IMAGES, rng))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(4):
+        for batch in torch.from_numpy(rng.permutation(60)).split(16):
+            adam.zero_grad()
+            x = torch.from_numpy(X).float()[batch] / 127.5 - 1
+            loss = torch.nn.functional.cross_entropy(net(x), torch.from_numpy(y)[batch])
+            (loss + 1e-3 * sum((p**2).sum() for p in net.parameters())).backward()
+            adam.step()
+    ours = image_module(theta)
+    for a, b in zip(net.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=5e-6, rtol=0)
+    scores = net(torch.from_numpy(X).float() / 127.5 - 1).detach()
+    np.testing.assert_allclose(models.logits(IMAGES, theta, X), scores, atol=5e-5)
+
+
+def test_image_gradient_is_that_of_the_module_in_float64():
+    X, y = (torch.from_numpy(array) for array in pictures(9))
+    theta = torch.from_numpy(models.initial(IMAGES, np.random.default_rng(1)).astype(float))
+    gradient = torch.full_like(theta, np.nan)
+    layers, slots = models.layers(IMAGES, theta), models.layers(IMAGES, gradient)
+    training.image_loss_gradient(layers, slots, X, y)
+    net = image_module(theta)
+    torch.nn.functional.cross_entropy(net(X.double() / 127.5 - 1), y).backward()
+    for parameter, ours in zip(net.parameters(), as_module(gradient), strict=True):
+        torch.testing.assert_close(ours, parameter.grad, rtol=1e-9, atol=1e-13)
+
+
+def test_images_train_alike_in_processes(monkeypatch, tmp_path):
+    X, y = pictures()
+    members, words = [np.arange(40), np.arange(20, 60), np.arange(5)], [(0, i) for i in range(3)]
+
+    def fit(**how):
+        monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / str(how)))
+        return fit_many(IMAGES, Recipe(2, batch=16), X, y, members, words, **how)
+
+    monkeypatch.setenv("MIALIB_WORKERS", "2")
+    assert (fit(executor="processes") == fit(executor="serial")).all()
+    with pytest.raises(ValueError, match="needs MLPs"):
+        fit(executor="stacked")
+    with pytest.raises(ValueError, match="images must be uint8"):
+        fit_many(IMAGES, Recipe(1), X.astype(np.float32), y, members, words)
+    with pytest.raises(ValueError, match="the model takes 3x14x16 features, the records have 3x16x14"):
+        fit_many(IMAGES, Recipe(1), X.swapaxes(2, 3), y, members, words)
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
@@ -113,11 +190,13 @@ def test_executors_agree(monkeypatch, tmp_path):
 
 def test_auto_stacks_on_a_gpu_only_what_can_be_stacked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training._choose("auto", None, True) == "stacked"
-    assert training._choose("auto", None, False) == "processes"
-    assert training._choose("auto", "tcp://127.0.0.1:1", True) == "dask"
+    assert training._choose(MODELS[0], "auto", None, True) == "stacked"
+    assert training._choose(MODELS[0], "auto", None, False) == "processes"
+    assert training._choose(IMAGES, "auto", None, True) == "serial"
+    assert training._choose(MODELS[0], "auto", "tcp://127.0.0.1:1", True) == "dask"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training._choose("auto", None, True) == "processes"
+    assert training._choose(MODELS[0], "auto", None, True) == "processes"
+    assert training._choose(IMAGES, "auto", None, True) == "processes"
 
 
 def test_sets_of_different_sizes_train_together():

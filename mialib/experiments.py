@@ -1,0 +1,173 @@
+"""Who is trained on what, observed and attacked: one function an experiment, one `Attacked` a setting of it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from mialib import defenses, platforms, runs, signals, splits, synthesis
+from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
+from mialib.config import Row
+from mialib.datasets import Dataset
+
+# Our data sets under the names that the papers' tables print.
+NAMES = {
+    "adult": "Adult",
+    "mnist": "MNIST",
+    "cifar-10": "CIFAR-10",
+    "cifar-100": "CIFAR-100",
+    "cifar-100-coarse": "CIFAR-100 coarse",
+    "location-2": "Location-2",
+    "location-10": "Location-10",
+    "location-20": "Location-20",
+    "location-30": "Location",
+    "texas-100": "Texas-100",
+} | {f"purchase-{k}": f"Purchase-{k}" for k in (2, 10, 20, 50, 100)}
+# Shokri et al. 2017, Table III, in its order: what is done to the output, and the weight of the L2 penalty.
+MITIGATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
+    "No mitigation": (defenses.none, 0.0),
+    "Top k=3": (partial(defenses.top_k, k=3), 0.0),
+    "Top k=1": (partial(defenses.top_k, k=1), 0.0),
+    "Top k=1 label": (defenses.label_only, 0.0),
+    "Rounding d=3": (partial(defenses.rounded, digits=3), 0.0),
+    "Rounding d=1": (partial(defenses.rounded, digits=1), 0.0),
+    "Temperature t=5": (partial(defenses.temperature, t=5), 0.0),
+    "Temperature t=20": (partial(defenses.temperature, t=20), 0.0),
+    "L2 lambda=1e-4": (defenses.none, 1e-4),
+    "L2 lambda=5e-4": (defenses.none, 5e-4),
+    "L2 lambda=1e-3": (defenses.none, 1e-3),
+    "L2 lambda=5e-3": (defenses.none, 5e-3),
+    "L2 lambda=1e-2": (defenses.none, 1e-2),
+}
+
+
+# Shokri et al. 2017, Fig 8: how the shadows' records are spoilt, and what share of their features.
+NOISE: dict[str, tuple[Callable[[np.ndarray, float, np.random.Generator], np.ndarray] | None, float]] = {
+    "real data": (None, 0.0),
+    "noisy 10%": (synthesis.flipped, 0.1),
+    "noisy 20%": (synthesis.flipped, 0.2),
+    "noisy 10%, replaced": (synthesis.replaced, 0.1),
+    "noisy 20%, replaced": (synthesis.replaced, 0.2),
+}
+ROLES = ("target", "shadow")
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What the attacks answered on every target of one row, on equally many members and non-members."""
+
+    about: dict[str, str | int]  # dataset, size, shadows, tier, setting
+    accuracies: list[dict[str, float]]  # train_acc and test_acc of each target, on all its records
+    records: list[Observations]  # of each target; the vectors as the mitigation gives them out
+    answers: dict[str, list[Result]]  # attack -> its result on each target
+    words: tuple  # seed words
+
+
+def attack(data: Dataset, row: Row, seed: int, kinds: tuple[str, ...] = ("nn",)) -> Attacked:
+    """Train the models of `row` and attack every target, with no mitigation: see `mitigated`."""
+    [attacked] = mitigated(data, row, seed, kinds, ("No mitigation",))
+    return attacked
+
+
+def settling(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
+    """The attack of `row` with the first of its shadows, …, a quarter, half, and all of them: one `Attacked` each.
+
+    Setting: the training size, as in Shokri et al. 2017, Fig 4. Where four disjoint sets of that size cannot be had
+    (n < 4·size), records are cut as `splits.swapped` says.
+    """
+    split = splits.swapped if data.X.shape[0] < 4 * row.size else splits.targets_and_shadows
+    targets, shadows = (_give_out(defenses.none, side) for side in shadow.observe(data, row, seed, split=split))
+    for count in (row.shadows >> halvings for halvings in range(row.shadows.bit_length() - 1, -1, -1)):
+        about = _about(data, row) | {"shadows": count, "setting": f"{row.size:,} records"}
+        yield attack_all(about, targets, shadows[:count], ("nn",), seed)
+
+
+def mitigated(
+    data: Dataset, row: Row, seed: int, kinds: tuple[str, ...], mitigations: Iterable[str]
+) -> Iterator[Attacked]:
+    """Train the models of `row`, then for each mitigation apply it to targets and shadows and attack every target.
+
+    The attacks are the attack models `kinds` (trained on the shadows), then gap, zero_r and threshold. Models are
+    trained once for each L2 weight. ValueError on a mitigation that is not in MITIGATIONS.
+    """
+    mitigations = list(mitigations)
+    if unknown := [name for name in mitigations if name not in MITIGATIONS]:
+        raise ValueError(f"unknown mitigation {unknown[0]!r}; valid: {', '.join(MITIGATIONS)}")
+    for l2 in dict.fromkeys(MITIGATIONS[name][1] for name in mitigations):
+        targets, shadows = shadow.observe(data, row, seed, l2)
+        for name in mitigations:
+            defense, weight = MITIGATIONS[name]
+            if weight == l2:
+                about = _about(data, row) | {"setting": name}
+                yield attack_all(about, _give_out(defense, targets), _give_out(defense, shadows), kinds, seed)
+
+
+def _about(data: Dataset, row: Row) -> dict[str, str | int]:
+    return {"dataset": NAMES[data.name], "size": row.size, "shadows": row.shadows, "tier": data.tier}
+
+
+def on_platforms(data: Dataset, row: Row, seed: int, names: Iterable[str]) -> Iterator[Attacked]:
+    """Targets and shadows trained by each of `names` (keys of `platforms.PLATFORMS`) in turn: Table I, Figs 5 and 7.
+
+    Setting: the platform. The splits are the same for all; of `row`, hidden, epochs and batch are not used.
+    """
+    sides = splits.targets_and_shadows(data.X.shape[0], row.size, row.targets, row.shadows, seed, data.name)
+    everyone = sides[0] + sides[1]
+    words = [
+        (seed, role, data.name, row.size, i) for role, n in zip(ROLES, map(len, sides), strict=True) for i in range(n)
+    ]
+    members = [split.members for split in everyone]
+    asked = [np.concatenate([split.members, split.non_members]) for split in everyone]
+    for name in names:
+        answers = platforms.answers(name, data.X, data.y, data.classes, members, asked, words)
+        seen = [
+            Observations(signals.softmax(answer), data.y[rows], np.arange(len(rows)) < len(split.members))
+            for answer, rows, split in zip(answers, asked, everyone, strict=True)
+        ]
+        about = _about(data, row) | {"setting": name}
+        yield attack_all(about, seen[: row.targets], seen[row.targets :], ("nn",), seed)
+
+
+def noisy(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
+    """Shadows trained on records with noise, targets on those without: Shokri et al. 2017, Fig 8.
+
+    Setting: "real data", then 10 % and 20 % noise by the text's definition (V-C: that many features of each record
+    are flipped, "noisy 10%") and by the caption's (they are replaced with random values, "noisy 10%, replaced"). An
+    attacker with noisy records has no others, so the shadows are asked about noisy non-members too.
+    """
+    sides = splits.targets_and_shadows(data.X.shape[0], row.size, row.targets, row.shadows, seed, data.name)
+    targets = _give_out(defenses.none, shadow.observe_side(data, row, seed, "target", sides[0]))
+    for name, (spoil, share) in NOISE.items():
+        X = spoil(data.X, share, runs.stream(seed, data.name, name)) if spoil else data.X
+        shadows = shadow.observe_side(replace(data, X=X), row, seed, "shadow", sides[1])
+        about = _about(data, row) | {"setting": name}
+        yield attack_all(about, targets, _give_out(defenses.none, shadows), ("nn",), seed)
+
+
+def _give_out(defense: Callable[[np.ndarray], np.ndarray], side: list[Observations]) -> list[Observations]:
+    return [Observations(defense(seen.vectors), seen.y, seen.member) for seen in side]
+
+
+def attack_all(
+    about: dict, targets: list[Observations], shadows: list[Observations], kinds: tuple[str, ...], seed: int
+) -> Attacked:
+    """Attack every target, given what targets and shadows give out: attack models `kinds`, gap, zero_r, threshold."""
+    words = (seed, "attack", about["dataset"], about["size"])
+    sampled = [balance(target, runs.stream(*words, "evaluation", i)) for i, target in enumerate(targets)]
+    seen = pool(shadows)
+    answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
+    answers |= {
+        "gap": [baselines.gap(target) for target in sampled],
+        "zero_r": [baselines.zero_r(target) for target in sampled],
+        "threshold": [baselines.confidence_threshold(seen, target) for target in sampled],
+    }
+    return Attacked(about, _accuracies(targets), sampled, answers, words)
+
+
+def _accuracies(targets: list[Observations]) -> list[dict[str, float]]:
+    right = [signals.correct(seen.vectors, seen.y) for seen in targets]
+    return [
+        {"train_acc": hit[seen.member].mean(), "test_acc": hit[~seen.member].mean()}
+        for hit, seen in zip(right, targets, strict=True)
+    ]
