@@ -3,10 +3,15 @@
 import json
 import sys
 
-from benchmarks import images, location, training
+from benchmarks import images, location, synthesis, training
 from mialib import config, runs
 
-BENCHMARKS = {"training": training.main, "images": images.main, "location": location.main}
+BENCHMARKS = {
+    "training": training.main,
+    "images": images.main,
+    "location": location.main,
+    "synthesis": synthesis.main,
+}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(BENCHMARKS)

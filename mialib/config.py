@@ -67,7 +67,7 @@ def _cifars(size: int, shadows: int, epochs: int) -> tuple[Row, ...]:
 
 
 # Epochs on CIFAR: enough for train accuracy near 1, as published. Shadows: what 90 minutes on two cores allow.
-_FIG4_LAPTOP = {"cifar-10": ((8, 40), (8, 40), (4, 30), (4, 30)), "cifar-100": ((8, 40), (4, 40), (4, 45), (4, 50))}
+_FIG4_LAPTOP = {"cifar-10": ((8, 40), (8, 40), (4, 30), (4, 30)), "cifar-100": ((8, 40), (4, 40), (4, 45), (4, 40))}
 
 _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     "table2": {

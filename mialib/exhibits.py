@@ -1,6 +1,8 @@
 """What an exhibit shows: the numbers of an experiment, over targets or over classes, beside the published ones."""
 
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,18 @@ PRINTED = {
     "attack_recall": ("nn", "recall"),
     "attack_total_acc": ("nn", "accuracy"),
     "class_precision_p50_points": ("nn", "class_precision_p50"),
+    "synthesis_queries": ("target", "synthesis_queries"),
+    "synthesis_confidence": ("target", "synthesis_confidence"),
+    "mean_gap": ("target", "mean_gap"),
+    "uncertainty_overlap": ("target", "uncertainty_overlap"),
+    "accuracy_overlap": ("target", "accuracy_overlap"),
 } | {
     f"class_{metric}_{statistic}": ("nn", f"class_{metric}_{statistic}")
     for metric in ("precision", "recall")
     for statistic in ("mean", "p10", "p25", "p50", "p75", "p90")
 }
+# The three scatter plots of Shokri et al. 2017, Fig 11: what they show of a class.
+SCATTERS = {"left": ("share", "precision"), "middle": ("gap", "precision"), "right": ("share", "gap")}
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9}
 
 
@@ -34,7 +43,7 @@ def overview(rows: Iterable[Row], loaded: Mapping[str, Dataset]) -> pd.DataFrame
             "data": NAMES[row.dataset],
             "tier": loaded[row.dataset].tier,
             "records": loaded[row.dataset].X.shape[0],
-            "features": loaded[row.dataset].X.shape[1],
+            "features": math.prod(loaded[row.dataset].X.shape[1:]),
             "classes": loaded[row.dataset].classes,
             "size": row.size,
             "shadows": row.shadows,
@@ -132,22 +141,44 @@ def across_classes(attacked: Attacked, name: str = "nn") -> pd.DataFrame:
     )
 
 
+def each_class(attacked: Attacked, name: str = "nn") -> pd.DataFrame:
+    """Precision and recall in every true class of every target, a row each, as the papers' curves over classes show.
+
+    The columns of `Attacked.about`, then target, class, precision, recall. `by_class` is its mean over the targets,
+    whose spread over classes is smaller than that of any one target. A class in which nobody is called a member has
+    no precision, one without members no recall: nan.
+    """
+    tables = []
+    for target, (seen, result) in enumerate(zip(attacked.records, attacked.answers[name], strict=True)):
+        rates = pd.DataFrame(_rates(*_class_counts(seen, result))).rename_axis("class").reset_index()
+        tables.append(rates.assign(**attacked.about, target=target))
+    return pd.concat(tables, ignore_index=True)[[*attacked.about, "target", "class", "precision", "recall"]]
+
+
 def _class_statistics(seen: Observations, result: Result) -> dict[str, float]:
+    return _statistics(*_class_counts(seen, result))
+
+
+def _class_counts(seen: Observations, result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True positives, false negatives and false positives in each class."""
     called, classes = result.predicted, seen.vectors.shape[1]
     counts = {
         (side, said): np.bincount(seen.y[(seen.member == side) & (called == said)], minlength=classes)
         for side in (True, False)
         for said in (True, False)
     }
-    return _statistics(counts[True, True], counts[True, False], counts[False, True])
+    return counts[True, True], counts[True, False], counts[False, True]
+
+
+def _rates(hits: np.ndarray, missed: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
+    with np.errstate(invalid="ignore"):
+        return {"precision": hits / (hits + false), "recall": hits / (hits + missed)}
 
 
 def _statistics(hits: np.ndarray, missed: np.ndarray, false: np.ndarray) -> dict[str, float]:
     """Statistics over classes from their true positives, false negatives and false positives, each (…, classes)."""
-    with np.errstate(invalid="ignore"):
-        found = {"precision": hits / (hits + false), "recall": hits / (hits + missed)}
     out = {}
-    for metric, values in found.items():
+    for metric, values in _rates(hits, missed, false).items():
         out[f"class_{metric}_mean"] = np.nanmean(values, -1)
         for statistic, share in QUANTILES.items():
             out[f"class_{metric}_{statistic}"] = np.nanquantile(values, share, -1)
@@ -167,6 +198,140 @@ def _bootstrapped(
     (members, hits), (_, false) = drawn[True], drawn[False]
     spread = _statistics(hits, members - hits, false)
     return {m: (value, *np.quantile(spread[m], (0.025, 0.975))) for m, value in found.items()}
+
+
+def gap_statistics(attacked: Sequence[Attacked], pooled: str, name: str = "nn") -> pd.DataFrame:
+    """Shokri et al. 2017, Fig 11, in numbers: rows of `summary` for each of `attacked`, and for all together, `pooled`.
+
+    Metrics: Pearson's r over the classes, gap_precision_correlation, share_precision_correlation and
+    share_gap_correlation (columns of `by_class`), and mean_gap, the mean of the gap over the classes; each on one
+    target at a time, as the paper has one. Values are means over the targets with Student's t interval, cut at -1 and
+    1; with one target, r has Fisher's interval over its classes and mean_gap none. A class is left out where a number
+    of it is undefined. A class's gap and precision come from the same non-members, so that chance moves both alike:
+    crossed_gap_precision_correlation takes the gap from one target and the precision from the next (nan with one).
+    `pooled` is the data set's name of the last rows: the classes of the i-th target of each, of the weakest tier.
+    ValueError where the numbers of targets differ.
+    """
+    classes = [
+        [_class_points(*pair) for pair in zip(each.records, each.answers[name], strict=True)] for each in attacked
+    ]
+    if len({len(points) for points in classes}) != 1:
+        raise ValueError("gap_statistics pools the i-th targets of all: it needs equally many of each")
+    about = attacked[0].about | {
+        "dataset": pooled,
+        "tier": min((each.about["tier"] for each in attacked), key="MSR".index),
+        "shadows": min(each.about["shadows"] for each in attacked),
+    }
+    everything = [pd.concat(points) for points in zip(*classes, strict=True)]
+    rows = [*((each.about, points) for each, points in zip(attacked, classes, strict=True)), (about, everything)]
+    return pd.DataFrame(
+        about
+        | {"attack": name if "precision" in metric else "target", "metric": metric}
+        | {"value": value, "low": low, "high": high}
+        for about, points in rows
+        for metric, (value, low, high) in _relations(points).items()
+    )
+
+
+def _class_points(seen: Observations, result: Result) -> pd.DataFrame:
+    """share, gap and precision of each class, of one target, and more."""
+    return _learnt(seen).assign(**_rates(*_class_counts(seen, result)))
+
+
+def _relations(targets: list[pd.DataFrame]) -> dict[str, tuple[float, float, float]]:
+    each = [
+        {f"{x}_{y}_correlation": metrics.correlation(points[x], points[y]) for x, y in SCATTERS.values()}
+        | {"crossed_gap_precision_correlation": metrics.correlation(points["gap"], others["precision"])}
+        | {"mean_gap": (points["gap"].mean(), np.nan, np.nan)}
+        for points, others in zip(targets, targets[1:] + targets[:1], strict=True)
+    ]
+    if len(each) == 1:
+        return each[0] | {"crossed_gap_precision_correlation": (np.nan, np.nan, np.nan)}
+    over = metrics.over_seeds([{metric: value for metric, (value, _, _) in found.items()} for found in each])
+    return {metric: tuple(np.clip(numbers, -1, 1)) for metric, numbers in over.items()}
+
+
+def correlations(classes: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What `plots.scatters` writes above its panels: columns side, panel, r, low, high, of the points that it draws.
+
+    `classes`: columns share, gap, precision, a row a class. `printed`: the published points, columns panel, x, y.
+    """
+    found = [("ours", panel, classes[x], classes[y]) for panel, (x, y) in SCATTERS.items()]
+    if printed is not None:
+        found += [("published", panel, points["x"], points["y"]) for panel, points in printed.groupby("panel")]
+    return pd.DataFrame(
+        [(side, panel, *metrics.correlation(x, y)) for side, panel, x, y in found],
+        columns=["side", "panel", "r", "low", "high"],
+    )
+
+
+def by_record(attacked: Attacked) -> pd.DataFrame:
+    """What the targets say of each record: a row a record, one target after another.
+
+    Columns dataset, tier, n_classes, target, class, member, correct (the largest entry is the true class), uncertainty
+    and accuracy. Uncertainty and accuracy (the probability given to the true class) are
+    those of Shokri et al. 2017, VII and Fig 12. ValueError where a mitigation left no probabilities.
+    """
+    tables = [
+        pd.DataFrame(
+            {"dataset": attacked.about["dataset"], "tier": attacked.about["tier"]}
+            | {"n_classes": seen.vectors.shape[1], "target": number, "class": seen.y, "member": seen.member}
+            | {"correct": signals.correct(seen.vectors, seen.y)}
+            | {"uncertainty": signals.uncertainty(seen.vectors), "accuracy": _confidence(seen)}
+        )
+        for number, seen in enumerate(attacked.records)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _confidence(seen: Observations) -> np.ndarray:
+    return np.clip(signals.true_class(seen.vectors, seen.y), 0, 1)  # float32 may round a sum to more than one
+
+
+def overlaps(attacked: Attacked, repeats: int = 1000) -> pd.DataFrame:
+    """How alike members and non-members look (Shokri et al. 2017, Fig 12), all classes together, as rows of `summary`.
+
+    Metrics uncertainty_overlap and accuracy_overlap: `metrics.overlap` of `by_record`'s columns, in ten bins. Values
+    are means over the targets with Student's t interval; with one target, a bootstrap over its records (members and
+    non-members resampled separately). Of equally many members and non-members, no attack that knew these histograms
+    and nothing else would be right on more than 1 - overlap / 2.
+    """
+    shares = [_histograms(seen) for seen in attacked.records]
+    each = [{metric: np.minimum(*pair).sum() for metric, pair in pairs.items()} for pairs in shares]
+    numbers = metrics.over_seeds(each)
+    if len(shares) == 1:
+        rng, counts = runs.stream(*attacked.words, "overlaps"), np.bincount(~attacked.records[0].member)
+        for metric, pair in shares[0].items():
+            drawn = [rng.multinomial(count, side, repeats) / count for count, side in zip(counts, pair, strict=True)]
+            numbers[metric] = numbers[metric][0], *np.quantile(np.minimum(*drawn).sum(1), (0.025, 0.975))
+    return pd.DataFrame(
+        attacked.about | {"attack": "target", "metric": metric, "value": value, "low": low, "high": high}
+        for metric, (value, low, high) in numbers.items()
+    )
+
+
+def _histograms(seen: Observations) -> dict[str, list[np.ndarray]]:
+    """Metric of `overlaps` -> the histograms of members and of non-members."""
+    values = {"uncertainty": signals.uncertainty(seen.vectors), "accuracy": _confidence(seen)}
+    return {
+        f"{signal}_overlap": [metrics.histogram(value[seen.member == side]) for side in (True, False)]
+        for signal, value in values.items()
+    }
+
+
+def class_overlaps(records: pd.DataFrame) -> pd.DataFrame:
+    """The overlaps within each class of `by_record`, all targets together: dataset, class, members, non_members, ….
+
+    A class with members or non-members only has nan. Few records make two like samples look unlike.
+    """
+    rows = []
+    for (dataset, label), here in records.groupby(["dataset", "class"], sort=False):
+        members, others = (here[here["member"] == side] for side in (True, False))
+        rows.append({"dataset": dataset, "class": label, "members": len(members), "non_members": len(others)})
+        for signal in ("uncertainty", "accuracy"):
+            both = len(members) and len(others)
+            rows[-1][f"{signal}_overlap"] = metrics.overlap(members[signal], others[signal]) if both else np.nan
+    return pd.DataFrame(rows)
 
 
 def settled(measured: pd.DataFrame, metric: str = "class_precision_p50", within: float = 0.02) -> pd.Series:
@@ -192,9 +357,9 @@ def compare(
     """Measurements beside the published table `name`: the cells of `published.compare`.
 
     `setting`: the table's name for all of them, else each row's setting. Data sets measured at two sizes in one
-    setting get a variant. Nothing is comparable in `demo`, nor where there were fewer shadows than the paper's
-    (config.PAPER_SHADOWS, or `shadows`: setting -> number), unless the column `settled` says that the result had
-    settled (see `settled`). Of targets alone (no attack) shadows are not asked for.
+    setting get a variant; a column `variant` names others. Nothing is comparable in `demo`, nor where there were
+    fewer shadows than the paper's (config.PAPER_SHADOWS, or `shadows`: setting -> number), unless the column
+    `settled` says that the result had settled (see `settled`). Of targets alone (no attack) shadows are not asked for.
     """
     wanted = dict.fromkeys(published.load(name)["metric"])
     kept = pd.concat([_found(measured, metric) for metric in wanted], ignore_index=True)
@@ -205,7 +370,9 @@ def compare(
             "dataset": row.dataset,
             "model": getattr(row, "model", "local NN (tanh)"),
             "setting": row.setting,
-            "variant": f"{row.size:,} records" if several else "",
+            "variant": ", ".join(
+                filter(None, (getattr(row, "variant", ""), f"{row.size:,} records" if several else ""))
+            ),
             "metric": row.printed,
             "value": row.value,
             "low": row.low,
@@ -226,7 +393,7 @@ def _found(measured: pd.DataFrame, printed: str) -> pd.DataFrame:
 
 def _scale(row, profile: str, shadows: Mapping[str, int]) -> dict[str, str]:
     """Why a row is too small to be compared, or what stands in for its scale."""
-    paper = shadows.get(row.setting) or config.PAPER_SHADOWS[row.dataset.lower().split("-")[0]]
+    paper = shadows.get(row.setting) or config.PAPER_SHADOWS[re.match(r"\w+", row.dataset.lower())[0]]
     if profile == "demo":
         return {"not_comparable": "demo profile"}
     if row.shadows >= paper:

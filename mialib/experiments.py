@@ -1,12 +1,13 @@
 """Who is trained on what, observed and attacked: one function an experiment, one `Attacked` a setting of it."""
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from mialib import defenses, platforms, runs, signals, splits, synthesis
+from mialib import defenses, models, platforms, runs, signals, splits, synthesis
 from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -107,10 +108,13 @@ def _about(data: Dataset, row: Row) -> dict[str, str | int]:
     return {"dataset": NAMES[data.name], "size": row.size, "shadows": row.shadows, "tier": data.tier}
 
 
-def on_platforms(data: Dataset, row: Row, seed: int, names: Iterable[str]) -> Iterator[Attacked]:
-    """Targets and shadows trained by each of `names` (keys of `platforms.PLATFORMS`) in turn: Table I, Figs 5 and 7.
+def on_platforms(
+    data: Dataset, row: Row, seed: int, makers: Mapping[str, platforms.Make] = platforms.PLATFORMS
+) -> Iterator[Attacked]:
+    """Targets and shadows trained on each platform in turn: Shokri et al. 2017, Table I, Figs 5 and 7.
 
-    Setting: the platform. The splits are the same for all; of `row`, hidden, epochs and batch are not used.
+    `makers`: name -> function from a seed to an untrained classifier with `fit` and `predict_proba`. Setting: the
+    name. The splits are the same for all; of `row`, hidden, epochs and batch are not used.
     """
     sides = splits.targets_and_shadows(data.X.shape[0], row.size, row.targets, row.shadows, seed, data.name)
     everyone = sides[0] + sides[1]
@@ -119,8 +123,8 @@ def on_platforms(data: Dataset, row: Row, seed: int, names: Iterable[str]) -> It
     ]
     members = [split.members for split in everyone]
     asked = [np.concatenate([split.members, split.non_members]) for split in everyone]
-    for name in names:
-        answers = platforms.answers(name, data.X, data.y, data.classes, members, asked, words)
+    for name, make in makers.items():
+        answers = platforms.answers(make, data.X, data.y, data.classes, members, asked, words)
         seen = [
             Observations(signals.softmax(answer), data.y[rows], np.arange(len(rows)) < len(split.members))
             for answer, rows, split in zip(answers, asked, everyone, strict=True)
@@ -143,6 +147,94 @@ def noisy(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
         shadows = shadow.observe_side(replace(data, X=X), row, seed, "shadow", sides[1])
         about = _about(data, row) | {"setting": name}
         yield attack_all(about, targets, _give_out(defenses.none, shadows), ("nn",), seed)
+
+
+def synthetic(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
+    """Shadows trained on records the attacker made up (Shokri et al. 2017, V-C, VI-E and Fig 9); binary records only.
+
+    Setting: "real data", then "marginal-based synthetic" (features drawn one by one from their marginals among the
+    records that no target has, labels by the target) and "model-based synthetic" (Algorithm 1 on the target). Each
+    target gets shadows of its own, because its answers make their records; how many of either is as published, in
+    proportion to `row.size`. `accuracies` of the last hold what the synthesis cost.
+    """
+    targets, shadows = splits.targets_and_shadows(data.X.shape[0], row.size, row.targets, row.shadows, seed, data.name)
+    asked = _give_out(defenses.none, shadow.observe_side(data, row, seed, "target", targets))
+    known = _give_out(defenses.none, shadow.observe_side(data, row, seed, "shadow", shadows))
+    yield attack_all(_about(data, row) | {"setting": "real data"}, asked, known, ("nn",), seed)
+    model = shadow.architecture(data, row)
+    thetas = shadow.parameters(data, row, seed, "target", targets)
+    theirs = np.concatenate([rows for target in targets for rows in (target.members, target.non_members)])
+    others = np.setdiff1d(np.arange(data.X.shape[0]), theirs)
+    for name, (make, n_shadows) in SYNTHESIS.items():
+        about = _about(data, row) | {"setting": name, "shadows": min(n_shadows, row.shadows)}
+        each = []
+        for i, (theta, target) in enumerate(zip(thetas, asked, strict=True)):
+            made = make(data, row, partial(_predict, model, theta), others, (seed, data.name, row.size, name, i))
+            seen = _shadows_of(made, data, row, seed, about)
+            found = attack_all(about, [target], seen, ("nn",), seed)
+            each.append(replace(found, accuracies=[found.accuracies[0] | made.cost]))
+        yield _joined(each)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Records an attacker made up, (m, d), their labels (m,), and what they cost."""
+
+    X: np.ndarray
+    y: np.ndarray
+    cost: dict[str, float]
+
+
+def _predict(model: models.Model, theta: np.ndarray, X: np.ndarray) -> np.ndarray:
+    return signals.softmax(models.logits(model, theta, X))
+
+
+def _by_marginals(data: Dataset, row: Row, predict: Callable, others: np.ndarray, words: tuple) -> Made:
+    """As many records as the targets leave over (187,300 in the paper), labelled by the target."""
+    X = synthesis.marginal(data.X[others], len(others), runs.stream(*words))
+    return Made(X, predict(X).argmax(1), {"synthesis_queries": 1.0})
+
+
+def _by_model(data: Dataset, row: Row, predict: Callable, others: np.ndarray, words: tuple) -> Made:
+    """Three times `row.size` records (30,000 in the paper), as many of each class until the search gives up."""
+    wanted = np.resize(np.arange(data.classes), 3 * row.size)
+    source = runs.source_digest(synthesis, models, runs) + runs.versions("numpy", "torch")
+    key = runs.digest("synthesis", source, *predict.args, wanted, words)
+    if (entry := runs.load(key)) is None:
+        made = synthesis.synthesize(predict, synthesis.binary(data.X.shape[1]), wanted, words)
+        entry = dataclasses.asdict(made)
+        runs.store(key, entry)
+    cost = synthesis.summary(synthesis.Synthetic(**entry))
+    return Made(entry["X"], entry["y"], {
+        "synthesis_queries": cost["queries"],
+        "synthesis_queries_with_failures": cost["queries with failures"],
+        "synthesis_confidence": cost["confidence"],
+        "synthesis_kept": cost["kept"] / cost["wanted"],
+        "synthesis_classes_timed_out": len(cost["timed out"]),
+        "synthesis_classes_without_records": len(cost["classes without records"]),
+    })  # fmt: skip
+
+
+# How the attacker makes records up, and the paper's number of shadows for it (VI-E).
+SYNTHESIS = {"marginal-based synthetic": (_by_marginals, 20), "model-based synthetic": (_by_model, 8)}
+
+
+def _shadows_of(made: Made, data: Dataset, row: Row, seed: int, about: dict) -> list[Observations]:
+    """What shadows say that are trained on made-up records; on half of them where there are fewer than 2·size."""
+    size = min(row.size, len(made.y) // 2)
+    if not size:
+        raise ValueError(f"{about['setting']}: the synthesis found {len(made.y)} records, too few to train on")
+    records = replace(data, X=made.X, y=made.y)
+    rows = [runs.stream(seed, "made up", data.name, i).permutation(len(made.y)) for i in range(about["shadows"])]
+    side = [splits.Split(order[:size], order[size : 2 * size]) for order in rows]
+    return _give_out(defenses.none, shadow.observe_side(records, row, seed, "shadow", side))
+
+
+def _joined(each: list[Attacked]) -> Attacked:
+    """Attacks on one target each as one `Attacked`."""
+    together = [[item for attacked in each for item in getattr(attacked, name)] for name in ("accuracies", "records")]
+    answers = {name: [attacked.answers[name][0] for attacked in each] for name in each[0].answers}
+    return Attacked(each[0].about, *together, answers, each[0].words)
 
 
 def _give_out(defense: Callable[[np.ndarray], np.ndarray], side: list[Observations]) -> list[Observations]:

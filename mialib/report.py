@@ -63,7 +63,8 @@ def style() -> None:
             "axes.spines.right": False,
         }
     )
-    pd.set_option("display.precision", 3, "display.max_rows", 500)
+    # One line a row: a wrapped table repeats its index, and weighs several times as much in the notebook.
+    pd.set_option("display.precision", 3, "display.max_rows", 500, "display.width", 1000, "display.max_colwidth", 200)
 
 
 def dots(
@@ -139,7 +140,7 @@ def records(profile: str) -> list[dict[str, Any]]:
 def scores(profile: str) -> pd.DataFrame:
     """How many published numbers each exhibit of `profile` has under each verdict."""
     table = pd.DataFrame(
-        [{"exhibit": record["exhibit"]} | published.counts(record["cells"]) for record in records(profile)],
+        [{"exhibit": record["exhibit"]} | published.counts(_printed(record)) for record in records(profile)],
         columns=["exhibit", *published.VERDICTS],
     )
     return table.set_index("exhibit")
@@ -148,12 +149,16 @@ def scores(profile: str) -> pd.DataFrame:
 def scorecard(profile: str) -> pd.DataFrame:
     """Every published number of `profile`'s records beside ours: one row a cell, with exhibit and note."""
     tables = [
-        published.scorecard(record["cells"]).assign(
-            exhibit=record["exhibit"], note=[cell["note"] for cell in record["cells"]]
-        )
+        published.scorecard(cells).assign(exhibit=record["exhibit"], note=[cell["note"] for cell in cells])
         for record in records(profile)
+        if (cells := _printed(record))
     ]
     return pd.concat(tables).set_index(["exhibit", "dataset", "setting", "metric"]) if tables else pd.DataFrame()
+
+
+def _printed(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cells of a record that a paper prints a number for; the others are in the record and its notebook."""
+    return [cell for cell in record["cells"] if cell["published"] is not None]
 
 
 def caption(tiers: Mapping[str, str], run: runs.Run) -> str:

@@ -218,14 +218,16 @@ def _draw(space: Space, feature: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def _uniform(key: np.ndarray, slot: np.ndarray | int) -> np.ndarray:
-    """Numbers in [0, 1): that after the next `slot` ones of SplitMix64 in state `key`, by broadcasting.
+    """Numbers in [0, 1), by broadcasting: what SplitMix64 gives in the state that is `slot` steps after `key`.
 
     Steele, Lea & Flood 2014. Any number of any record is had without drawing those before it.
     """
-    z = key + (np.asarray(slot).astype(np.uint64) + np.uint64(1)) * np.uint64(_STEP)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    z = key + np.asarray(slot, np.uint64) * np.uint64(_STEP)
+    shifted = np.empty_like(z)  # a new array at each step would take longer than the arithmetic
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        z ^= np.right_shift(z, np.uint64(shift), out=shifted)
+        z *= np.uint64(factor)
+    return np.right_shift(z, np.uint64(11), out=shifted) * 2.0**-53
 
 
 def _subsets(key: np.ndarray, k: np.ndarray, d: int) -> np.ndarray:
@@ -233,15 +235,17 @@ def _subsets(key: np.ndarray, k: np.ndarray, d: int) -> np.ndarray:
 
     Features are drawn until enough different ones have come up; for more than half of d, those left out are drawn.
     """
-    few, used = np.minimum(k, d - k), np.full(len(k), d + 1)  # slots up to d are taken, see `_QUERY`
+    few, used = np.minimum(k, d - k), np.full(len(k), d + 1)  # slots up to d have other uses, see `_QUERY`
     taken = np.zeros((len(k), d), bool)
     rows, lacking = np.arange(len(k)), few
     while len(rows):
-        row = np.repeat(rows, lacking)
-        slot = np.arange(len(row)) + np.repeat(used[rows] - np.cumsum(lacking) + lacking, lacking)
-        taken[row, (_uniform(key[row], slot) * d).astype(np.int64)] = True
+        slot = used[rows] + lacking - np.cumsum(lacking)  # such that the row's first draw, in the count of all, is next
+        state = np.repeat(key[rows] + slot.astype(np.uint64) * np.uint64(_STEP), lacking)
+        place = (_uniform(state, np.arange(len(state), dtype=np.uint64)) * d).astype(np.int64)
+        place += np.repeat(rows * d, lacking)
+        taken.reshape(-1)[place] = True
         used[rows] += lacking
-        lacking = few[rows] - taken[rows].sum(1, dtype=np.int32)
+        lacking = few[rows] - taken[rows].view(np.uint8).sum(1, dtype=np.int32)
         rows, lacking = rows[lacking > 0], lacking[lacking > 0]
     return taken ^ (few < k)[:, None]
 

@@ -166,6 +166,29 @@ def test_over_several_targets_the_interval_is_students():
     assert table.low["class_precision_p50"] < np.mean(medians) < table.high["class_precision_p50"]
 
 
+def test_every_class_of_every_target_is_a_row_and_by_class_is_their_mean():
+    pairs = [outcome(seed) for seed in range(3)]
+    together = attacked(*map(list, zip(*pairs, strict=True)))
+    table = exhibits.each_class(together).set_index(["target", "class"])
+    assert len(table) == 3 * 4 and set(together.about) <= set(table.columns)
+    for target, (seen, result) in enumerate(pairs):
+        each = metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4)
+        assert np.allclose(table.loc[target, "precision"], each.precision, equal_nan=True)
+        assert np.allclose(table.loc[target, "recall"], each.recall)
+    mean = table.groupby("class")["recall"].mean()
+    assert np.allclose(exhibits.by_class(together, "nn")["recall"], mean)
+
+
+def test_a_variant_sets_two_results_for_one_published_number_apart():
+    seen, result = outcome(0)
+    measured = exhibits.summary(attacked([seen], [result], {"dataset": "Location", "setting": "noisy 10%"}))
+    cells = exhibits.compare(
+        pd.concat([measured.assign(variant=""), measured.assign(variant="replaced")]), "laptop", "shokri_fig8"
+    )
+    found = [cell["setting"] for cell in cells if cell["metric"] == "attack_recall" and cell["value"] is not None]
+    assert found == ["noisy 10%", "noisy 10%, replaced"]
+
+
 def test_classes_come_with_what_the_target_learnt_of_them():
     seen, result = outcome(2)
     table = exhibits.by_class(attacked([seen], [result]), "nn").set_index("class")
@@ -195,3 +218,119 @@ def test_few_shadows_are_compared_only_where_the_result_has_settled():
         assert {cell["verdict"] for cell in ours} <= verdict
         assert all("4 of the paper's 100 shadows" in cell["note"] for cell in ours)
         assert {cell["model"] for cell in ours} == {"CNN"}
+
+
+def test_gap_statistics_are_correlations_over_the_classes_of_one_target_at_a_time():
+    pairs = [outcome(seed, classes=8, n=1600) for seed in range(3)]
+    about = {"setting": "No mitigation", "dataset": "Purchase-10"}
+    one = [attacked([seen], [result], about) for seen, result in pairs]
+    three = attacked(*map(list, zip(*pairs, strict=True)), about)
+    table = exhibits.gap_statistics([three], "Purchase, all").set_index(["dataset", "metric"])
+    alone = [exhibits.gap_statistics([each], "Purchase, all").set_index(["dataset", "metric"]) for each in one]
+    classes = exhibits.by_class(one[0], "nn")
+    assert np.isnan(classes.precision[3])
+    key = ("Purchase-10", "gap_precision_correlation")
+    r = np.corrcoef(classes.gap.drop(3), classes.precision.drop(3))[0, 1]
+    assert alone[0].loc[key, "value"] == pytest.approx(r) and alone[0].loc[key, "low"] < r < alone[0].loc[key, "high"]
+    assert table.loc[key, "value"] == pytest.approx(np.mean([each.loc[key, "value"] for each in alone]))
+    assert table.loc[("Purchase-10", "mean_gap"), "value"] == pytest.approx(exhibits.by_class(three, "nn").gap.mean())
+    assert table.loc[("Purchase-10", "mean_gap"), "attack"] == "target"
+    tables = [exhibits.by_class(each, "nn").drop(3) for each in one]
+    crossed = [np.corrcoef(tables[i].gap, tables[(i + 1) % 3].precision)[0, 1] for i in range(3)]
+    found = table.loc[("Purchase-10", "crossed_gap_precision_correlation"), "value"]
+    assert found == pytest.approx(np.mean(crossed))
+    # One data set pooled with nothing is itself.
+    assert np.allclose(table.loc["Purchase, all", "value"], table.loc["Purchase-10", "value"])
+
+
+def test_pooled_classes_can_go_together_where_those_of_each_set_do_not():
+    """Simpson: two sets, each of unrelated gap and precision, one with more of both."""
+    both = [
+        attacked([seen], [result], {"dataset": name, "tier": tier, "shadows": shadows})
+        for name, tier, shadows, (seen, result) in (
+            ("Purchase-10", "S", 20, made([0.1, 0.3, 0.1, 0.3], [0.5, 0.5, 0.4, 0.4])),
+            ("Purchase-20", "R", 10, made([0.7, 0.9, 0.7, 0.9], [0.1, 0.1, 0.0, 0.0])),
+        )
+    ]
+    table = exhibits.gap_statistics(both, "Purchase, all").set_index(["dataset", "metric"])
+    r = table.xs("gap_precision_correlation", level="metric").value
+    assert abs(r["Purchase-10"]) < 1e-9 and abs(r["Purchase-20"]) < 1e-9 and r["Purchase, all"] > 0.8
+    pooled = table.loc[("Purchase, all", "mean_gap")]
+    assert pooled.value == pytest.approx(0.5) and pooled.tier == "S" and pooled.shadows == 10
+    cells = exhibits.compare(table.reset_index(), "laptop", "shokri_fig11", "all")
+    found = {(cell["dataset"], cell["metric"]): cell["value"] for cell in cells if cell["value"] is not None}
+    assert found["Purchase, all", "gap_precision_correlation"] == pytest.approx(r["Purchase, all"])
+    assert found["Purchase-20", "mean_gap"] == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="equally many"):
+        exhibits.gap_statistics([both[0], attacked(both[1].records * 2, both[1].answers["nn"] * 2)], "all")
+
+
+def made(gaps, false, n=20):
+    """One target of four classes: all members right and called members, `gaps` of the others wrong, `false` called."""
+    y, member = np.tile(np.repeat(np.arange(4), n), 2), np.repeat([True, False], 4 * n)
+    place = np.tile(np.arange(n), 8) / n
+    right = member | (place >= np.array(gaps)[y])
+    called = member | (place < np.array(false)[y])
+    vectors = np.where(np.arange(4) == np.where(right, y, (y + 1) % 4)[:, None], 0.7, 0.1).astype(np.float32)
+    return Observations(vectors, y, member), Result(called.astype(float), called)
+
+
+def test_a_class_of_one_record_has_no_gap_and_no_overlap():
+    seen, result = outcome(0, n=2000)
+    alone = np.flatnonzero(seen.y == 2)[0]  # a member
+    kept = np.append(np.flatnonzero(seen.y != 2), alone)
+    seen = Observations(seen.vectors[kept], seen.y[kept], seen.member[kept])
+    one = attacked([seen], [Result(result.score[kept], result.predicted[kept], (2,))])
+    table = exhibits.by_class(one, "nn").set_index("class")
+    assert np.isnan(table.gap[2]) and table.skipped[2] and not table.skipped[1]
+    numbers = exhibits.gap_statistics([one], "all").set_index(["dataset", "metric"])
+    assert numbers.loc[("all", "mean_gap"), "value"] == pytest.approx(table.gap.drop(2).mean())
+    assert np.isnan(numbers.loc[("all", "gap_precision_correlation"), "value"])  # two classes are left
+    each = exhibits.class_overlaps(exhibits.by_record(one)).set_index("class")
+    assert np.isnan(each.accuracy_overlap[2]) and (each.members[2], each.non_members[2]) == (1, 0)
+    assert each.accuracy_overlap.drop(2).between(0.5, 1).all()
+
+
+def test_scatter_titles_are_the_correlations_of_the_points():
+    rng = np.random.default_rng(0)
+    classes = pd.DataFrame(rng.random((30, 3)), columns=["share", "gap", "precision"])
+    printed = pd.DataFrame(
+        {"panel": np.repeat(["left", "middle", "right"], 20), "x": rng.random(60), "y": rng.random(60)}
+    )
+    table = exhibits.correlations(classes, printed).set_index(["side", "panel"])
+    assert table.loc[("ours", "right"), "r"] == pytest.approx(classes.share.corr(classes.gap))
+    middle = printed[printed.panel == "middle"]
+    assert table.loc[("published", "middle"), "r"] == pytest.approx(middle.x.corr(middle.y))
+    assert set(exhibits.correlations(classes).side) == {"ours"}
+
+
+def test_overlaps_are_those_of_the_records_and_one_target_gets_a_bootstrap():
+    pairs = [outcome(seed, n=2000) for seed in range(3)]
+    together = attacked(*map(list, zip(*pairs, strict=True)), {"dataset": "Purchase-10"})
+    records = exhibits.by_record(together)
+    assert len(records) == 6000 and set(records.n_classes) == {4}
+    expected = [
+        metrics.overlap(here.accuracy[here.member], here.accuracy[~here.member])
+        for _, here in records.groupby("target")
+    ]
+    table = exhibits.overlaps(together).set_index("metric")
+    assert table.value["accuracy_overlap"] == pytest.approx(np.mean(expected))
+    seen, result = pairs[0]
+    one = exhibits.overlaps(attacked([seen], [result])).set_index("metric").loc["uncertainty_overlap"]
+    rng, drawn = np.random.default_rng(0), []
+    values = signals.uncertainty(seen.vectors)
+    for _ in range(300):
+        drawn.append(metrics.overlap(*(rng.choice(values[seen.member == side], 1000) for side in (True, False))))
+    assert (one.low, one.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.01)
+
+
+def test_overlaps_fit_the_published_table_and_need_no_shadows():
+    seen, result = outcome(0)
+    members = Observations(np.where(np.arange(4) == seen.y[:, None], 1, 0).astype(np.float32), seen.y, seen.member)
+    table = exhibits.overlaps(attacked([members], [result], {"dataset": "Purchase-100", "shadows": 1}))
+    assert (table.value == 1).all()
+    cells = exhibits.compare(table, "laptop", "shokri_fig12", "all")
+    ours = [cell for cell in cells if cell["value"] is not None]
+    assert [cell["verdict"] for cell in ours] == ["differs", "differs"]
+    apart = Observations(np.where(seen.member[:, None], members.vectors, 0.25).astype(np.float32), seen.y, seen.member)
+    assert (exhibits.overlaps(attacked([apart], [result])).value == 0).all()

@@ -27,10 +27,16 @@ def observe_side(
     data: Dataset, row: Row, seed: int, role: str, side: list[Split], l2: float = 0.0
 ) -> list[Observations]:
     """Train and ask one model a split of `side`; `role` ("target", "shadow") and seed name their random streams."""
-    model, recipe = architecture(data, row), training.Recipe(row.epochs, row.batch, l2=l2)
-    words = [(seed, role, data.name, row.size, i) for i in range(len(side))]
-    thetas = training.fit_many(model, recipe, data.X, data.y, [split.members for split in side], words)
+    model, thetas = architecture(data, row), parameters(data, row, seed, role, side, l2)
     return [ask(model, theta, data, split) for theta, split in zip(thetas, side, strict=True)]
+
+
+def parameters(data: Dataset, row: Row, seed: int, role: str, side: list[Split], l2: float = 0.0) -> np.ndarray:
+    """The parameters of the models that `observe_side` asks, (models, n_parameters)."""
+    recipe = training.Recipe(row.epochs, row.batch, l2=l2)
+    words = [(seed, role, data.name, row.size, i) for i in range(len(side))]
+    members = [split.members for split in side]
+    return training.fit_many(architecture(data, row), recipe, data.X, data.y, members, words)
 
 
 def architecture(data: Dataset, row: Row) -> models.Model:
