@@ -138,15 +138,18 @@ def noisy(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
 
     Setting: "real data", then 10 % and 20 % noise by the text's definition (V-C: that many features of each record
     are flipped, "noisy 10%") and by the caption's (they are replaced with random values, "noisy 10%, replaced"). An
-    attacker with noisy records has no others, so the shadows are asked about noisy non-members too.
+    attacker with noisy records has no others, so the shadows are asked about noisy non-members too. `accuracies` hold
+    the shadows' own as well (shadow_train_acc and shadow_test_acc, means over them, on their noisy records).
     """
     sides = splits.targets_and_shadows(data.X.shape[0], row.size, row.targets, row.shadows, seed, data.name)
     targets = _give_out(defenses.none, shadow.observe_side(data, row, seed, "target", sides[0]))
     for name, (spoil, share) in NOISE.items():
         X = spoil(data.X, share, runs.stream(seed, data.name, name)) if spoil else data.X
-        shadows = shadow.observe_side(replace(data, X=X), row, seed, "shadow", sides[1])
-        about = _about(data, row) | {"setting": name}
-        yield attack_all(about, targets, _give_out(defenses.none, shadows), ("nn",), seed)
+        shadows = _give_out(defenses.none, shadow.observe_side(replace(data, X=X), row, seed, "shadow", sides[1]))
+        found = attack_all(_about(data, row) | {"setting": name}, targets, shadows, ("nn",), seed)
+        learnt = _accuracies(shadows)
+        theirs = {f"shadow_{key}": np.mean([each[key] for each in learnt]) for key in learnt[0]}
+        yield replace(found, accuracies=[each | theirs for each in found.accuracies])
 
 
 def synthetic(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from mialib import exhibits, experiments, platforms, runs
+from mialib import exhibits, experiments, platforms, runs, signals
 from mialib.attacks import shadow
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -128,6 +128,14 @@ def test_noisy_shadows_still_find_the_leak_in_the_same_targets():
     for setting, same in zip(found, (True, False, False, False, False), strict=True):
         pairs = zip(setting.answers["nn"], whole.answers["nn"], strict=True)
         assert all((ours.score == theirs.score).all() for ours, theirs in pairs) == same
+
+
+def test_noisy_attacks_say_what_the_shadows_have_learnt():
+    data = dataset(0.3)
+    shadows = shadow.observe(data, ROW, 0)[1]
+    for key, side in (("shadow_train_acc", True), ("shadow_test_acc", False)):
+        right = [signals.correct(seen.vectors, seen.y)[seen.member == side].mean() for seen in shadows]
+        assert value(next(experiments.noisy(data, ROW, 0)), key, "target").value == pytest.approx(np.mean(right))
 
 
 def test_noise_does_not_make_a_leak_where_there_is_none():
