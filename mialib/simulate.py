@@ -5,6 +5,7 @@ Each is fitted to published sizes and published accuracies of the target model, 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -56,9 +57,15 @@ def purchases(classes: int, n: int = 197_324, seed: int = 0) -> tuple[np.ndarray
     number of classes. ValueError unless there are at least 2 classes and 20 records a class.
     """
     _check(n, classes)
-    bias = runs.stream(seed, "simulate", "purchases", "bias").normal(*PURCHASE_BIAS, 600)
-    X = _records(PURCHASES, bias, n, (seed, "simulate", "purchases"))
+    X = _purchase_records(n, seed).copy()
     return X, _clusters(X, classes, 1, (seed, "simulate", "purchases"))
+
+
+@lru_cache(maxsize=1)
+def _purchase_records(n: int, seed: int) -> np.ndarray:
+    """The same for every number of classes, and most of the work; notebooks ask for five of them in turn."""
+    bias = runs.stream(seed, "simulate", "purchases", "bias").normal(*PURCHASE_BIAS, 600)
+    return _records(PURCHASES, bias, n, (seed, "simulate", "purchases"))
 
 
 def locations(n: int = 5_010, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
