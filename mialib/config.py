@@ -78,8 +78,8 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     "table3": {
         "demo": (
             Row("location-30", 300, 6, 3, 64, 60, 50),
-            Row("purchase-100", 1500, 4, 3, 128, 30),
-            Row("texas-100", 1000, 3, 3, 128, 20),
+            Row("purchase-100", 1000, 3, 2, 64, 30),
+            Row("texas-100", 1000, 2, 2, 64, 20),
         ),
         "laptop": (
             Row("location-30", 1200, 20, 5, 128, 200),
@@ -94,7 +94,7 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     },
     # Table I with Figs 5 and 7. Hidden units, epochs and batch are each platform's own (see `platforms`).
     "table1": {
-        "demo": (Row("location-30", 300, 4, 2, 64, 60, 50), Row("purchase-100", 1000, 3, 2, 64, 30)),
+        "demo": (Row("location-30", 300, 3, 2, 64, 60, 50), Row("purchase-100", 600, 2, 2, 64, 30)),
         "laptop": (Row("location-30", 1200, 10, 3, 128, 200), Row("purchase-100", 10_000, 10, 3, 128, 100)),
         "paper": (Row("location-30", 1200, 60, 10, 128, 200), Row("purchase-100", 10_000, 20, 10, 128, 200)),
     },
@@ -133,7 +133,7 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     },
     # Figs 10 to 12 look at the same models.
     "fig10": {
-        "demo": (*_purchases(1000, 3, 2, 64, 30), *_locations(300, 3, 2, 64, 60, 50), *_cifars(200, 2, 10)),
+        "demo": (*_purchases(600, 2, 2, 64, 20), *_locations(200, 2, 2, 64, 60, 50), *_cifars(200, 2, 10)),
         "laptop": (*_purchases(10_000, 20, 5, 128, 100), *_locations(1200, 20, 5, 128, 200), *_cifars(4600, 8, 40)),
         "paper": (*_purchases(10_000, 20, 10, 128, 200), *_locations(1200, 60, 10, 128, 200), *_cifars(4600, 100, 100)),
     },
