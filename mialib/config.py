@@ -43,8 +43,8 @@ _DEMO_TABLE2 = (
     Row("adult", 130, 10, 3, 64, 40, 50),
     Row("mnist", 400, 6, 3, 64, 30, 50),
     Row("location-30", 300, 6, 3, 64, 60, 50),
-    *(Row(f"purchase-{k}", 1500, 4, 3, 64, 30) for k in (2, 10, 20, 50, 100)),
-    Row("texas-100", 1000, 3, 3, 64, 20),
+    *(Row(f"purchase-{k}", 1000, 3, 2, 64, 30) for k in (2, 10, 20, 50, 100)),
+    Row("texas-100", 1000, 2, 2, 64, 20),
 )
 # Shokri et al. 2017, VI-C, by the first word of the data set's name.
 PAPER_SHADOWS = {"adult": 20, "mnist": 50, "cifar": 100, "location": 60, "purchase": 20, "texas": 10}
@@ -77,7 +77,7 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     },
     "table3": {
         "demo": (
-            Row("location-30", 300, 6, 3, 64, 60, 50),
+            Row("location-30", 300, 3, 2, 64, 60, 50),
             Row("purchase-100", 1000, 3, 2, 64, 30),
             Row("texas-100", 1000, 2, 2, 64, 20),
         ),
