@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import contender, show
-from benchmarks.training import peak
+from benchmarks.training import BATCH, descend, peak
 from mialib import models, runs
 from mialib import training as engine
 
-SHADOWS, RECORDS, EPOCHS, BATCH, CLASSES = 4, 5000, 4, 100, 10
+SHADOWS, RECORDS, EPOCHS, CLASSES = 4, 5000, 4, 10
 MODEL = models.CNN((3, 32, 32), CLASSES)
 HERE = "benchmarks.images"
 
@@ -59,13 +58,7 @@ def plain(shadows: int, loader: bool) -> dict[str, float]:
     for _ in range(shadows):
         start = time.perf_counter()
         net = _module()
-        adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-        batches = DataLoader(TensorDataset(X[:RECORDS], y[:RECORDS]), BATCH, shuffle=True) if loader else None
-        for _ in range(EPOCHS):
-            for x, labels in batches or ((X[rows], y[rows]) for rows in torch.randperm(RECORDS).split(BATCH)):
-                adam.zero_grad()
-                torch.nn.functional.cross_entropy(net(x), labels).backward()
-                adam.step()
+        descend(net, X, y, np.arange(RECORDS), EPOCHS, loader)
         seconds += time.perf_counter() - start
         with torch.no_grad():
             hits.append((net(X[others]).argmax(1) == y[others]).float().mean().item())

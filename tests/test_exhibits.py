@@ -3,21 +3,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from planted import dataset
 
-from mialib import exhibits, experiments, metrics, published, runs, signals
+from mialib import exhibits, experiments, metrics, published, signals
 from mialib.attacks import Observations, Result
 from mialib.config import Row
-from mialib.datasets import Dataset
-
-
-def dataset(noise, n=900, d=40, classes=4):
-    """Clustered binary records; `noise` is the share of labels drawn at random, which a network can only memorise."""
-    rng = np.random.default_rng(0)
-    y = rng.integers(classes, size=n)
-    X = (rng.random((n, d)) < rng.random((classes, d))[y]).astype(np.uint8)
-    y = np.where(rng.random(n) < noise, rng.integers(classes, size=n), y)
-    return Dataset("location-30", X, y, classes, "M", "simulated", runs.digest(X, y))
-
 
 ROW = Row("location-30", 100, 5, 3, 128, 200, 20)
 

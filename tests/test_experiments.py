@@ -2,23 +2,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from planted import dataset
 from sklearn.dummy import DummyClassifier
 
-from mialib import exhibits, experiments, platforms, runs, signals
+from mialib import exhibits, experiments, platforms, signals
 from mialib.attacks import shadow
 from mialib.config import Row
-from mialib.datasets import Dataset
 
 ROW = Row("location-30", 100, 4, 2, 32, 120, 20)
-
-
-def dataset(noise, n=900, d=40, classes=4):
-    """Clustered binary records; `noise` is the share of labels drawn at random, which a network can only memorise."""
-    rng = np.random.default_rng(0)
-    y = rng.integers(classes, size=n)
-    X = (rng.random((n, d)) < rng.random((classes, d))[y]).astype(np.uint8)
-    y = np.where(rng.random(n) < noise, rng.integers(classes, size=n), y)
-    return Dataset("location-30", X, y, classes, "M", "simulated", runs.digest(X, y))
 
 
 def value(attacked, metric, attack="nn"):
