@@ -3,7 +3,7 @@
 import json
 import sys
 
-from benchmarks import images, location, synthesis, training
+from benchmarks import boundary, gradients, images, location, synthesis, training
 from mialib import config, runs
 
 BENCHMARKS = {
@@ -11,6 +11,8 @@ BENCHMARKS = {
     "images": images.main,
     "location": location.main,
     "synthesis": synthesis.main,
+    "boundary": boundary.main,
+    "gradients": gradients.main,
 }
 
 if __name__ == "__main__":

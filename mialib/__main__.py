@@ -1,4 +1,4 @@
-"""Command line: `python -m mialib run|list|fetch|calibrate|publish` (`--help` tells more)."""
+"""Command line: `python -m mialib run|list|fetch|targets|calibrate|publish` (`--help` tells more)."""
 
 import argparse
 import os
@@ -53,10 +53,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, help="folder for the results (default build/PROFILE)")
     fetch = commands.add_parser("fetch", help="download data sets and check them")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="data set, such as purchase or texas")
+    targets = commands.add_parser(
+        "targets",
+        help="train the target models of Rezaei & Liu 2020",
+        description="Trains target models, one process a core, a checkpoint an epoch: the same command resumes. In "
+        "laptop this takes hours, and no notebook needs it: the weights are in data/targets.",
+    )
+    targets.add_argument("names", nargs="*", metavar="TARGET", help='such as "cifar-100-alexnet"; none means all')
+    targets.add_argument("--profile", default="laptop", help=f"{', '.join(config.PROFILES)} (default laptop)")
+    targets.add_argument("--keep", action="store_true", help="copy the weights and logs to data/targets afterwards")
     calibrate = commands.add_parser("calibrate", help="show how well the simulators fit what is published")
     publish = commands.add_parser("publish", help="copy the laptop profile's notebooks and figures to be committed")
 
-    calls = {run: _run, listing: _list, fetch: _fetch, calibrate: _calibrate, publish: _publish}
+    calls = {run: _run, listing: _list, fetch: _fetch, targets: _targets, calibrate: _calibrate, publish: _publish}
     for command, call in calls.items():
         command.set_defaults(call=call, refuse=command.error, usage=command.format_usage)
     return parser
@@ -117,6 +126,20 @@ def _fetch(args: argparse.Namespace) -> int:
         for path in paths:
             print(f"{name}: {os.path.relpath(path)}")
     print("Notebooks already run do not see new data by themselves: run them again with --fresh.")
+    return 0
+
+
+def _targets(args: argparse.Namespace) -> int:
+    from mialib import targets  # imports torch, which the other commands do without
+
+    try:
+        names = args.names or [name for name, target in config.targets(args.profile).items() if target.epochs]
+        for path in targets.train_all(names, args.profile):
+            print(os.path.relpath(path))
+        for path in (path for name in names if args.keep for path in targets.keep(name, args.profile)):
+            print(os.path.relpath(path))
+    except (ValueError, FileNotFoundError) as error:
+        args.refuse(str(error))
     return 0
 
 

@@ -94,7 +94,7 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
     },
     # Table I with Figs 5 and 7. Hidden units, epochs and batch are each platform's own (see `platforms`).
     "table1": {
-        "demo": (Row("location-30", 300, 3, 2, 64, 60, 50), Row("purchase-100", 600, 2, 2, 64, 30)),
+        "demo": (Row("location-30", 300, 3, 2, 64, 60, 50), Row("purchase-100", 300, 1, 2, 64, 30)),
         "laptop": (Row("location-30", 1200, 10, 3, 128, 200), Row("purchase-100", 10_000, 10, 3, 128, 100)),
         "paper": (Row("location-30", 1200, 60, 10, 128, 200), Row("purchase-100", 10_000, 20, 10, 128, 200)),
     },
@@ -140,6 +140,71 @@ _SETTINGS: dict[str, dict[str, tuple[Row, ...]]] = {
 }
 
 
+@dataclass(frozen=True)
+class Target:
+    """How one target model of Rezaei & Liu 2020 comes about: trained on all members, or trained by others.
+
+    SGD with momentum .9 (Adam with betas .5 and .99 for "lenet", as released), `rate` falling tenfold after each
+    epoch of `drops`, L2 `decay`; `augment`: random crops of the image padded by 4, and mirror images.
+    """
+
+    dataset: str
+    network: str  # see `nets.make`
+    epochs: int = 0
+    batch: int = 128
+    rate: float = 0.1
+    drops: tuple[int, ...] = ()
+    decay: float = 1e-4
+    augment: bool = True
+    scale: str = "cifar"  # how images are normalised, see `targets.SCALES`
+    observe: int = 1  # records are asked every so many epochs
+    weights: str = ""  # place under `raw_dir()` of weights trained by others
+
+
+_LENET = Target("mnist", "lenet", 40, 64, 1e-3, decay=0.0, augment=False, scale="mnist")
+
+
+def _alexnet(dataset: str) -> Target:
+    return Target(dataset, "alexnet", 164, drops=(81, 122), decay=5e-4, observe=4)
+
+
+def _others(depth: int, digest: str) -> Target:
+    return Target("cifar-10", f"resnet-{depth}", scale="imagenet", weights=f"weights/resnet{depth}-{digest}.th")
+
+
+_TARGETS: dict[str, dict[str, Target]] = {
+    "demo": {
+        "mnist-lenet": Target("mnist", "lenet", 12, 64, 1e-3, decay=0.0, augment=False, scale="mnist", observe=3),
+        **{
+            f"{name}-{model}": Target(name, network, 6, 64, rate, (4,), augment=False, observe=2)
+            for name in ("cifar-10", "cifar-100")
+            for model, network, rate in (
+                ("alexnet", "alexnet", 0.05),
+                ("resnet", "resnet-8-4", 0.1),
+                ("densenet", "densenet-10-4", 0.1),
+            )
+        },
+    },
+    "laptop": {
+        "cifar-100-alexnet": _alexnet("cifar-100"),
+        "cifar-10-alexnet": _alexnet("cifar-10"),
+        "mnist-lenet": _LENET,
+        "cifar-10-resnet": _others(56, "4bfd9763"),
+    },
+    "paper": {
+        "mnist-lenet": _LENET,
+        **{f"{name}-alexnet": _alexnet(name) for name in ("cifar-10", "cifar-100")},
+        **{f"{name}-resnet": Target(name, "resnet-110", 164, drops=(81, 122), observe=4) for name in _FIG4},
+        "cifar-10-densenet": Target("cifar-10", "densenet-100-12", 300, 64, drops=(150, 225), observe=6),
+        "cifar-100-densenet": Target("cifar-100", "densenet-190-40", 300, 64, drops=(150, 225), observe=6),
+        **{
+            f"imagenet-{name}": Target("imagenet", name, scale="inception", weights="pretrained")
+            for name in ("inception", "xception")
+        },
+    },
+}
+
+
 def check_profile(profile: str) -> None:
     """Raise ValueError unless `profile` is one of PROFILES."""
     if profile not in PROFILES:
@@ -152,6 +217,12 @@ def settings(exhibit: str, profile: str) -> tuple[Row, ...]:
     if exhibit not in _SETTINGS:
         raise ValueError(f"unknown exhibit {exhibit!r}; valid exhibits: {', '.join(_SETTINGS)}")
     return _SETTINGS[exhibit][profile]
+
+
+def targets(profile: str) -> dict[str, Target]:
+    """The target models of Rezaei & Liu 2020 in `profile`, by name ("cifar-100-alexnet")."""
+    check_profile(profile)
+    return _TARGETS[profile]
 
 
 def raw_dir() -> Path:

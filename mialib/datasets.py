@@ -128,8 +128,8 @@ def fetch(name: str) -> list[Path]:
         raise ValueError(f"unknown data set {name!r}; valid: {', '.join(dict.fromkeys(f for f, _ in SETS.values()))}")
     members = _members(folder)
     if members and all((config.raw_dir() / place).exists() for place in members):
-        return [_fetch_file(place) for place in members]
-    return [_fetch_file(place) for place in places if place not in members]
+        return [fetch_file(place) for place in members]
+    return [fetch_file(place) for place in places if place not in members]
 
 
 # --- files: download, check, set aside ------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def _members(folder: str) -> list[str]:
     return [place for place in REGISTRY if place.startswith(f"{folder}/") and place.endswith(".bin")]
 
 
-def _fetch_file(place: str) -> Path:
-    """Path of one registered file whose size and digest are right; nothing else ever gets its final name here."""
+def fetch_file(place: str) -> Path:
+    """Path of one file of the registry, downloaded if missing; nothing with a wrong size or digest gets its name."""
     path, file = config.raw_dir() / place, REGISTRY[place]
     if path.exists():
         _check_file(path, path, file)

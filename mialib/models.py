@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -112,7 +113,7 @@ def logits(model: Model, flat: np.ndarray, X: np.ndarray | scipy.sparse.csr_arra
     """
     check_records(model, X)
     forward = _forward if isinstance(model, MLP) else _forward_images
-    with threadpool_limits(1), one_thread():  # the sums of several threads would depend on their number
+    with one_thread():  # the sums of several threads would depend on their number
         return np.concatenate([forward(model, flat, X[rows]) for rows in _chunks(X.shape[0])])
 
 
@@ -125,13 +126,20 @@ def check_records(model: Model, X: np.ndarray | scipy.sparse.csr_array) -> None:
         raise ValueError(f"images must be uint8 (0 to 255), not {X.dtype}")
 
 
+@cache
+def _pools() -> ThreadpoolController:
+    """The thread pools of NumPy's libraries; looking for them takes 5 ms, longer than to train a small batch."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, for as long as the block runs."""
+    """NumPy and PyTorch on one thread, for as long as the block runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _pools().limit(limits=1):
+            yield
     finally:
         torch.set_num_threads(threads)
 

@@ -1,4 +1,6 @@
-"""Figures 4 to 12 of Shokri et al. 2017, redrawn: tables in, one figure out, the published points beside ours.
+"""Figures of the papers, redrawn: tables in, one figure out, the published points beside ours.
+
+Figs 4 to 12 are those of Shokri et al. 2017, Figs 1 to 8 those of Rezaei & Liu 2020, which print no numbers.
 
 Ours and published always share their axes. A column tier (R real, S substitute, M simulated) names the data of a
 panel: it stands in the panel's title, and simulated panels are hatched. Series differ by marker as well as by
@@ -19,7 +21,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mialib import metrics
 
@@ -248,6 +250,98 @@ def histograms(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
         handles += [Patch(label=f"{label}, published", **look) for label, look in _OUTLINES.items()]
     _legend(figure, handles, table)
     return figure
+
+
+def confidence_vectors(table: pd.DataFrame) -> Figure:
+    """Mean confidence vectors of members and non-members (Rezaei & Liu, Fig 1), log scale.
+
+    `table`: panel, tier, member (bool), class, confidence (the mean confidence in that class), a row a point.
+    """
+    _check("confidence_vectors", table, "panel", "tier", "member", "class", "confidence")
+    looks = {
+        "members": {"color": _BLUE, "marker": "x", "markersize": 6},
+        "non-members": {"color": _RED, "marker": "o", "markersize": 6, "markerfacecolor": "none"},
+    }
+    figure, axes = _grid(table["panel"], 5.2, 4.0, sharex=True, sharey=True)
+    for panel, ax in axes.items():
+        here = _frame(ax, panel, table[table["panel"] == panel], "confidence")
+        for (_, look), side in zip(looks.items(), (True, False), strict=True):
+            points = here[here["member"] == side]
+            ax.plot(points["class"], points["confidence"], linestyle="none", **look)
+        ax.set(xlabel="class number", yscale="log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(axis="y", color="0.88", linewidth=0.6)
+    _label_rows(axes, "mean confidence")
+    _legend(figure, [_line(label, look | {"linestyle": "none"}) for label, look in looks.items()], table)
+    return figure
+
+
+def confidence_histograms(table: pd.DataFrame, bins: int = 100) -> Figure:
+    """The probability given to the true class, members filled, non-members outlined (Rezaei & Liu, Fig 2).
+
+    `table`: panel, tier, member (bool), confidence, a row a record. A side without records draws nothing.
+    """
+    _check("confidence_histograms", table, "panel", "tier", "member", "confidence")
+    looks = {
+        "members": {"color": _BLUE, "alpha": 0.5, "fill": True},
+        "non-members": {"color": _RED, "linewidth": 1.4},
+    }
+    figure, axes = _grid(table["panel"], 3.6, 3.6, sharex=True)
+    for panel, ax in axes.items():
+        here = _frame(ax, panel, table[table["panel"] == panel], "confidence")
+        for look, side in zip(looks.values(), (True, False), strict=True):
+            if len(values := here.loc[here["member"] == side, "confidence"]):
+                ax.stairs(metrics.histogram(values, bins), np.arange(bins + 1) / bins, **look)
+        ax.set(xlabel="confidence in the true class", xlim=(0, 1))
+    _label_rows(axes, f"share of records in each of {bins} bins")
+    _legend(figure, [Patch(label=label, **{"fill": False} | look) for label, look in looks.items()], table)
+    return figure
+
+
+# What Figs 3 to 8 draw: metric -> legend, look.
+_TRAINING = {
+    "balanced_accuracy": ("attack, balanced accuracy", {"color": _BLUE, "marker": "o", "linewidth": 2}),
+    "fpr": ("attack, FAR (FPR)", {"color": _RED, "marker": "D", "linewidth": 1.6, "markerfacecolor": "white"}),
+    "train_acc": ("target, train accuracy", {"color": "0.35", "linewidth": 1.2}),
+    "test_acc": ("target, test accuracy", {"color": "0.35", "linewidth": 1.2, "linestyle": (0, (4, 2))}),
+}
+
+
+def training(table: pd.DataFrame) -> Figure:
+    """The attack while a target trains (Rezaei & Liu, Figs 3 to 8): a row of panels a target, a panel a subset.
+
+    `table`: target, tier, epoch, subset, metric (a key of _TRAINING), value, low, high. The target's accuracies are
+    those on all records, in every panel. Bands: intervals of the balanced accuracy. Dotted: chance.
+    """
+    _check("training", table, "target", "tier", "epoch", "subset", "metric", "value", "low", "high")
+    names, subsets = (list(dict.fromkeys(table[column])) for column in ("target", "subset"))
+    size = (3.6 * len(subsets), 1.0 + 2.5 * len(names))
+    figure, grid = plt.subplots(
+        len(names), len(subsets), figsize=size, sharex="row", sharey=True, squeeze=False, layout="constrained"
+    )
+    for name, row in zip(names, grid, strict=True):
+        here = table[table["target"] == name]
+        accuracies = here[here["metric"].str.endswith("_acc")]
+        for subset, ax in zip(subsets, row, strict=True):
+            attack = here[(here["subset"] == subset) & ~here["metric"].str.endswith("_acc")]
+            _frame(ax, f"{name}, {subset}", attack.assign(value=0.0), "value")
+            _courses(ax, pd.concat([attack, accuracies]))
+        row[0].set_ylabel("rate")
+    for ax in grid[-1]:
+        ax.set_xlabel("epochs trained")
+    _legend(figure, [_line(label, look | {"markersize": 5}) for label, look in _TRAINING.values()], table)
+    return figure
+
+
+def _courses(ax, rows):
+    for metric, (_, look) in _TRAINING.items():
+        line = rows[rows["metric"] == metric]
+        ax.plot(line["epoch"], line["value"], markersize=5, markevery=max(1, len(line) // 8), **look)
+        if metric == "balanced_accuracy":
+            ax.fill_between(line["epoch"], line["low"], line["high"], color=_BLUE, alpha=0.2, linewidth=0)
+    ax.axhline(0.5, color="0.3", linestyle=":", linewidth=1)
+    ax.set_ylim(0, 1.02)
+    ax.grid(color="0.9", linewidth=0.6)
 
 
 def legend(figure: Figure, handles: Sequence[Line2D | Patch], title: str | None = None) -> None:

@@ -26,7 +26,7 @@ SETTING = {
     "shokri_fig10": "subset",
     "shokri_fig11": "subset",
     "shokri_fig12": "subset",
-}
+} | {f"rezaei_table{number}": "setting" for number in range(1, 8)}
 # Published points to draw beside ours, and their columns of text; every other column holds numbers.
 POINTS = {
     "shokri_fig4_left_cifar10_by_class": ("dataset",),
@@ -44,6 +44,20 @@ POINTS = {
 # Number columns that the sources leave blank in some rows: two classes have no box, a caption gives no minimum.
 _MAY_BE_BLANK = {"whisker_low", "q1", "median", "q3", "whisker_high", "min_precision_from_vector_points"}
 _MAY_BE_BLANK |= {"mean_train_test_gap", "mean_attack_precision"}
+# Printed numbers that other numbers of the same row determine (data/published/README.md). FAR of Tables 6 and 7: what
+# it would be if members and non-members are swapped in the printed one.
+IMPLIED = {
+    "rezaei_table1": {
+        "attack_acc": "(5 * attack_recall + 1 - attack_far) / 6",
+        "attack_balanced_acc": "(attack_recall + 1 - attack_far) / 2",
+    },
+    "rezaei_table2": {"balanced_acc": "(recall_member + recall_nonmember) / 2", "far": "1 - recall_nonmember"},
+    "rezaei_table3": {"naive_attack_balanced_acc": "(1 + target_train_acc - target_test_acc) / 2"},
+    "rezaei_table6": {"attack_far": "2 - 2 * attack_balanced_acc - attack_far"},
+    "rezaei_table7": {
+        f"grad_{by}_attack_far": f"2 - 2 * grad_{by}_attack_balanced_acc - grad_{by}_attack_far" for by in "wx"
+    },
+}
 VERDICTS = ("reproduced", "differs", "not comparable")
 CELL = ("dataset", "model", "setting", "metric", "published", "value", "low", "high", "tier", "verdict", "note")
 TIERS = {"R": "real", "S": "substitute", "M": "simulated"}
@@ -58,17 +72,20 @@ def load(name: str) -> pd.DataFrame:
     """One published table: columns dataset, model, setting, metric, published, tolerance, source, in file order.
 
     `setting` is the content of the column that SETTING names: Table III's mitigation, Fig 4's training size, "all"
-    where each data set has one setting. `tolerance` is absolute and was fixed before any run. ValueError if the name is
-    unknown or the file malformed.
+    where each data set has one setting; "AlexNet, correct" for Rezaei & Liu. `tolerance` is absolute and was fixed
+    before any run. `published` is nan where the paper prints a dash. ValueError if the name is unknown or the file
+    malformed.
     """
     if name not in SETTING:
         raise ValueError(f"unknown published table {name!r}; valid tables: {', '.join(SETTING)}")
     path = _path(name)
     renamed = {"dataset": "dataset", "model": "model", SETTING[name]: "setting", "metric": "metric"}
     renamed |= {"value": "published", "tolerance": "tolerance", "source": "source"}
-    table = _read(path, renamed)[list(renamed)].rename(columns=renamed)
+    table = _read(path, renamed)
+    dash = table["raw"].eq("-") if "raw" in table else False
+    table = table[list(renamed)].rename(columns=renamed)
     for column in ("published", "tolerance"):
-        table[column] = _numbers(path, table[column], low=0)
+        table[column] = _numbers(path, table[column], low=0, blank=dash)
     twice = table.duplicated(["dataset", "setting", "metric"])
     if twice.any():
         raise ValueError(f"{path.name}, line {twice.idxmax() + 2}: this data set, setting and metric came before")
@@ -143,6 +160,21 @@ def gap_precision(name: str) -> dict[str, float]:
     return (train / (train + test)).to_dict()
 
 
+def implied(name: str) -> pd.DataFrame:
+    """Printed numbers of a table beside what its other printed numbers imply, by the rules IMPLIED.
+
+    Columns dataset, setting, metric, published, implied, in file order. ValueError for a table without rules.
+    """
+    if name not in IMPLIED:
+        raise ValueError(f"no rules for {name!r}; tables with rules: {', '.join(IMPLIED)}")
+    table = load(name)
+    table = table[table["metric"].isin(IMPLIED[name])].set_index(["dataset", "setting"])
+    printed = load(name).pivot(index=["dataset", "setting"], columns="metric", values="published")
+    found = {metric: printed.eval(rule, engine="python") for metric, rule in IMPLIED[name].items()}
+    table["implied"] = [found[row.metric][row.Index] for row in table.itertuples()]
+    return table.reset_index()[["dataset", "setting", "metric", "published", "implied"]]
+
+
 def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """How many cells have each verdict, in the order of VERDICTS."""
     seen = Counter(cell["verdict"] for cell in cells)
@@ -166,7 +198,7 @@ def _read(path: Path, needed: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header, dtype=str)
 
 
-def _numbers(path, column, low=-math.inf, blank=False):
+def _numbers(path, column, low=-math.inf, blank: "bool | pd.Series[bool]" = False):
     numbers = pd.to_numeric(column, errors="coerce")
     bad = ~(numbers.ge(low) & numbers.abs().lt(math.inf)) & ~(blank & column.eq(""))
     if bad.any():
@@ -189,26 +221,29 @@ def _check(result):
 def _missing(row):
     """The cell of a published number that this run has nothing to hold against."""
     empty = dict.fromkeys(("value", "low", "high", "tier"))
-    identity = {key: row[key] for key in ("dataset", "model", "setting", "metric", "published")}
+    identity = {key: row[key] for key in ("dataset", "model", "setting", "metric")}
+    identity["published"] = _number(row["published"])
     return identity | empty | {"verdict": "not comparable", "note": "not computed in this run"}
 
 
 def _cell(result, row):
     value, low, high = (_number(result[key]) for key in ("value", "low", "high"))
+    printed = _number(row["published"]) if row else None
     reasons = [
         "simulated data" if result["tier"] == "M" else "",
         result.get("not_comparable", ""),
         "undefined value" if value is None else "",
-        "no published number" if row is None else "",
+        "no published number" if printed is None else "",
     ]
     remarks = [reason for reason in reasons if reason]
     verdict = "not comparable"
     if not remarks:
         # Rounded, so that .73 against .68 is inside a tolerance of .05 whatever the binary fractions say.
-        inside = round(abs(value - row["published"]), 9) <= row["tolerance"]
+        inside = round(abs(value - printed), 9) <= row["tolerance"]
         verdict = "reproduced" if inside else "differs"
         remarks = [f"tolerance {row['tolerance']:g}"]
-        if row["metric"] in _GUESSED and abs(row["published"] - 0.5) <= row["tolerance"]:
+        guessed = row["metric"] in _GUESSED or "balanced_acc" in row["metric"]
+        if guessed and abs(printed - 0.5) <= row["tolerance"]:
             remarks.append("chance (0.5) is within the tolerance too")
     model = result.get("model") or (row["model"] if row else "")
     if row and model != row["model"]:
@@ -218,7 +253,7 @@ def _cell(result, row):
         "model": model,
         "setting": ", ".join(filter(None, (result["setting"], result.get("variant", "")))),
         "metric": result["metric"],
-        "published": row["published"] if row else None,
+        "published": printed,
         "value": value,
         "low": low,
         "high": high,

@@ -17,7 +17,6 @@ import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from mialib import config, models, runs
@@ -166,7 +165,7 @@ def _fit_job(
         batches = _image_batches
     else:
         batches = _sparse_batches if scipy.sparse.issparse(X) else _dense_batches
-    with threadpool_limits(1), models.one_thread():
+    with models.one_thread():
         theta = torch.from_numpy(models.initial(model, rng)).to(_device(model))
         _descend(model, recipe, theta, len(y), lambda: batches(X, y, rng.permutation(len(y)), recipe.batch))
     return place, theta.cpu().numpy()

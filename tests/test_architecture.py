@@ -13,10 +13,33 @@ from mialib import config
 FLOORS = (
     ("config", "runs"),
     ("simulate", "datasets", "splits", "metrics"),
-    ("models", "training", "signals", "defenses", "synthesis", "platforms"),
+    (
+        "models",
+        "training",
+        "signals",
+        "defenses",
+        "synthesis",
+        "platforms",
+        "nets",
+        "targets",
+        "boundary",
+        "gradients",
+        "features",
+    ),
     # calibration stands before the attacks: a simulator is never fitted to an attack result.
-    ("calibration", "attacks", "attacks.baselines", "attacks.classifiers", "attacks.shadow", "experiments"),
-    ("published", "exhibits", "plots", "report"),
+    (
+        "calibration",
+        "attacks",
+        "attacks.baselines",
+        "attacks.classifiers",
+        "attacks.shadow",
+        "attacks.known",
+        "whitebox",
+        "progress",
+        "experiments",
+        "difficulty",
+    ),
+    ("published", "exhibits", "plots", "report", "ledger"),
     ("batch", "__main__"),
 )
 ROOMS = [room for floor in FLOORS for room in floor]

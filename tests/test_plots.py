@@ -65,7 +65,39 @@ def seen():
     return table, pd.DataFrame(rows, columns=["panel", "n_classes", "group", "bin_lo", "fraction"])
 
 
+def vectors():
+    rows = [("correct", "R", side, k, 0.5**k) for side in (True, False) for k in range(20)]
+    rows += [("misclassified", "M", True, k, 0.1) for k in range(20)]
+    table = pd.DataFrame(rows, columns=["panel", "tier", "member", "class", "confidence"])
+    return pd.concat([table, table.tail(20).assign(member=False, confidence=math.nan)], ignore_index=True)
+
+
+def answers():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"confidence": rng.random(60), "member": [True, False] * 30, "tier": "R"})
+    return table.assign(panel=["all"] * 40 + ["correct"] * 20)
+
+
 # name -> (tables it takes, what it is called with them)
+def courses():
+    values = {
+        ("all", "balanced_accuracy"): (0.5, 0.6, 0.7),
+        ("all", "fpr"): (0.4, 0.3, 0.2),
+        ("all", "train_acc"): (0.7, 0.8, 0.9),
+        ("all", "test_acc"): (0.6, 0.7, 0.6),
+        ("correct", "balanced_accuracy"): (0.51, 0.52, 0.53),
+        ("correct", "fpr"): (0.9, 0.8, 0.7),
+    }
+    rows = [
+        (target, "S", epoch, subset, metric, value, value - 0.1, value + 0.1)
+        for target in "AB"
+        for (subset, metric), course in values.items()
+        for epoch, value in zip((2, 4, 6), course, strict=True)
+    ]
+    columns = ["target", "tier", "epoch", "subset", "metric", "value", "low", "high"]
+    return (pd.DataFrame(rows, columns=columns),)
+
+
 CALLS = {
     "cdf": (curves, lambda table, published: plots.cdf(table, "precision", published)),
     "by_class_lines": (by_size, plots.by_class_lines),
@@ -74,6 +106,9 @@ CALLS = {
     "boxes": (families, plots.boxes),
     "scatters": (classes, plots.scatters),
     "histograms": (seen, plots.histograms),
+    "confidence_vectors": (lambda: (vectors(),), plots.confidence_vectors),
+    "confidence_histograms": (lambda: (answers(),), plots.confidence_histograms),
+    "training": (courses, plots.training),
 }
 
 
@@ -99,7 +134,8 @@ def test_panels_say_whether_they_are_simulated(name):
         hatched = ax.patch.get_hatch() is not None
         assert ("[M, simulated]" in ax.get_title()) == hatched
         assert ax.get_title()
-    simulated = {"cdf": 1, "settling": 1, "boxes": 1, "scatters": 3, "histograms": 2}.get(name, 0)
+    simulated = {"cdf": 1, "settling": 1, "boxes": 1, "scatters": 3, "histograms": 2}
+    simulated = (simulated | {"confidence_vectors": 1}).get(name, 0)
     assert sum(ax.patch.get_hatch() is not None for ax in figure.axes) == simulated
     if figure.legends:
         assert ("simulated data" in texts(figure)) == (simulated > 0)
@@ -238,6 +274,39 @@ def test_histograms_of_members_alone_have_no_overlap():
     table, _ = seen()
     figure = plots.histograms(table[table["member"]], None)
     assert "overlap undefined" in figure.axes[0].get_title()
+
+
+def test_confidence_vectors_draw_members_and_non_members_on_a_log_scale():
+    figure = plots.confidence_vectors(vectors())
+    correct, wrong = figure.axes
+    np.testing.assert_array_equal(points(correct)[0], points(correct)[1])
+    np.testing.assert_allclose(points(correct)[0], [(k, 0.5**k) for k in range(20)])
+    assert [len(part) for part in points(wrong)] == [20, 0] and "20 undefined left out" in wrong.get_title()
+    assert correct.get_yscale() == "log" and {line.get_marker() for line in correct.lines} == {"x", "o"}
+    assert texts(figure) == ["members", "non-members", "simulated data"]
+
+
+def test_confidence_histograms_draw_shares_and_leave_out_an_empty_side():
+    table = answers()
+    figure = plots.confidence_histograms(table[table["member"] | (table["panel"] == "all")], bins=10)
+    both, alone = ([patch.get_data() for patch in ax.patches] for ax in figure.axes)
+    assert (len(both), len(alone)) == (2, 1)
+    for data, side in zip(both, (True, False), strict=True):
+        here = table[(table["panel"] == "all") & (table["member"] == side)]
+        np.testing.assert_allclose(data.values, metrics.histogram(here["confidence"]))
+        assert len(data.edges) == 11
+
+
+def test_training_draws_the_attack_on_each_subset_and_the_target_everywhere():
+    figure = plots.training(*courses())
+    assert len(figure.axes) == 4
+    first, second = figure.axes[:2]
+    assert "B, all" not in first.get_title() and "A, all" in first.get_title() and "A, correct" in second.get_title()
+    drawn = [[line.get_ydata().tolist() for line in ax.lines if len(line.get_ydata()) == 3] for ax in (first, second)]
+    assert drawn[0][:2] == [[0.5, 0.6, 0.7], [0.4, 0.3, 0.2]]
+    assert drawn[1][:2] == [[0.51, 0.52, 0.53], [0.9, 0.8, 0.7]]
+    assert drawn[0][2:] == drawn[1][2:] == [[0.7, 0.8, 0.9], [0.6, 0.7, 0.6]]
+    assert texts(figure)[:2] == ["attack, balanced accuracy", "attack, FAR (FPR)"]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -78,9 +78,98 @@ def test_every_figure_has_its_table(name, rows, dataset, setting, metric, value)
     assert side.xs("published", axis=1, level=1).notna().sum().sum() == rows
 
 
+# Rezaei & Liu: rows, a cell as printed and as loaded.
+REZAEI = [
+    ("rezaei_table1", 24, "CIFAR-100", "AlexNet, all", "attack_acc", 0.8262),
+    ("rezaei_table2", 36, "CIFAR-100", "1:5, MI Attack", "balanced_acc", 0.6128),
+    ("rezaei_table3", 36, "CIFAR-100", "DenseNet, all", "naive_attack_balanced_acc", 0.7197),
+    ("rezaei_table4", 108, "CIFAR-10", "AlexNet, misclassified", "attack_far", 0.0545),
+    ("rezaei_table5", 60, "MNIST", "LeNet, all", "attack_balanced_acc@layer-2", 0.4796),
+    ("rezaei_table6", 72, "MNIST", "LeNet, correct", "train_distance_l2", 1.372),
+    ("rezaei_table7", 72, "CIFAR-100", "DenseNet, correct", "grad_w_attack_far", 0.0803),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "dataset", "setting", "metric", "value"), REZAEI)
+def test_tables_of_rezaei_and_liu(name, rows, dataset, setting, metric, value):
+    table = published.load(name)
+    assert len(table) == rows == len(published.compare([], name))
+    assert value_of(table, dataset, metric, setting) == value
+    text = pd.read_csv(config.ROOT / "data" / "published" / f"{name}.csv", dtype=str, keep_default_na=False)
+    assert list(text.columns[-2:]) == ["raw", "note"]
+    distance = table["metric"].str.contains("distance")
+    for row, raw, far in zip(table.itertuples(), text["raw"], distance, strict=True):
+        if raw == "-":  # no such record to average over
+            assert math.isnan(row.published) and (row.dataset, row.setting) == ("CIFAR-10", "DenseNet, misclassified")
+            continue
+        scale = 1 if far else 100
+        assert row.published == pytest.approx(float(raw.split("±")[0].strip(" %")) / scale, abs=1e-12)
+        assert row.tolerance == pytest.approx(rezaei_tolerance(row.metric, row.published))
+    rates = table.loc[~distance, "published"].dropna()
+    assert rates.between(0, 1).all()
+    assert table["published"].isna().sum() == (name in ("rezaei_table4", "rezaei_table6"))
+    assert (table["source"] == f"Rezaei & Liu 2020, Table {name[-1]}").all()
+
+
+def rezaei_tolerance(metric, value):
+    """The rule of data/published/README.md."""
+    if "distance" in metric:
+        return value / 10
+    if metric.startswith("target"):
+        return 0.02
+    return 0.03 if "balanced_acc" in metric else 0.1 if "far" in metric else 0.05
+
+
+def rezaei(number):
+    """Table `number`: (data set, setting) -> metric -> printed value."""
+    return published.load(f"rezaei_table{number}").pivot(
+        index=["dataset", "setting"], columns="metric", values="published"
+    )
+
+
+def test_rezaei_tables_repeat_each_other():
+    tables = {number: rezaei(number) for number in (1, 2, 3, 4)}
+    shared = ["attack_balanced_acc", "target_train_acc", "target_test_acc"]
+    assert (tables[1][shared] == tables[3].loc[tables[1].index, shared]).all(axis=None)
+    everything = tables[4][tables[4].index.get_level_values(1).str.endswith(", all")]
+    assert everything["attack_balanced_acc"].eq(tables[3]["attack_balanced_acc"]).all()
+    resnet, five_to_one = tables[1].loc[("CIFAR-100", "ResNet, all")], tables[2].loc[("CIFAR-100", "5:1, MI Attack")]
+    assert five_to_one["recall_member"] == resnet["attack_recall"] and five_to_one["far"] == resnet["attack_far"]
+
+
+def test_what_tables_4_to_7_imply_is_the_derived_table():
+    derived = pd.read_csv(config.ROOT / "data" / "published" / "rezaei_derived_tpr_far.csv")
+    assert len(derived) == 111
+    for row in derived.to_dict("records"):
+        number, _, kind = row["table"].removeprefix("Table ").partition(" ")
+        before, after = (f"{kind}_", "") if number == "7" else ("", f"@{kind}" if number == "5" else "")
+        cell = rezaei(number).loc[(row["dataset"], f"{row['model']}, {row['subset']}")]
+        balanced, far = (cell[f"{before}attack_{metric}{after}"] for metric in ("balanced_acc", "far"))
+        assert (balanced, far) == (row["balanced_acc"], row["far_as_printed"])
+        tpr = 1 - far if number in "67" else 2 * balanced - 1 + far
+        assert tpr == pytest.approx(row["implied_tpr(DERIVED)"], abs=1e-9)
+        assert tpr + 1 - row["true_far(DERIVED)"] == pytest.approx(2 * balanced, abs=1e-4)
+
+
+def test_a_dash_is_no_number_and_gets_no_verdict():
+    ours = {"dataset": "CIFAR-10", "setting": "DenseNet, misclassified", "metric": "train_confidence", "tier": "R"}
+    cells = published.compare([ours | {"value": 0.6, "low": 0.5, "high": 0.7}], "rezaei_table4")
+    (found,) = [c for c in cells if c["value"] is not None]
+    assert (found["published"], found["verdict"], found["note"]) == (None, "not comparable", "no published number")
+    assert len(cells) == 108 and json.dumps(published.compare([], "rezaei_table4"), allow_nan=False)
+
+
+def test_a_blank_is_refused_where_no_dash_is_printed(folder):
+    (folder / "rezaei_table1.csv").write_text(
+        "dataset,model,setting,metric,value,tolerance,source,raw\nA,m,s,x,,.1,t,-\nA,m,s,y,,.1,t,50%"
+    )
+    with pytest.raises(ValueError, match="line 3: published is ''"):
+        published.load("rezaei_table1")
+
+
 def test_every_table_that_can_be_compared_is_tested():
     others = {"shokri_table2", "shokri_table3", "mlleaks_fig1_adversary1_vs_shokri"}
-    assert {name for name, *_ in FIGURES} | others == set(published.SETTING)
+    assert {name for name, *_ in FIGURES + REZAEI} | others == set(published.SETTING)
     files = {path.stem for path in (config.ROOT / "data" / "published").glob("*.csv")}
     assert set(published.SETTING) | set(published.POINTS) <= files
     readme = (config.ROOT / "data" / "published" / "README.md").read_text()

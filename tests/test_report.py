@@ -223,3 +223,14 @@ def test_style_is_colour_blind_safe_and_shows_three_decimals():
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         assert [round(channel, 2) for channel in colours[0]] == [0.0, 0.45, 0.7]  # the palette's blue
         assert "0.123\n" in repr(pd.DataFrame({"a": [0.123456]})) + "\n"
+
+
+def test_a_compact_table_holds_every_row_on_a_line():
+    index = pd.MultiIndex.from_product([["Table 1"], range(600)], names=["exhibit", "n"])
+    table = pd.DataFrame({"ours": np.linspace(0, 1, 600), "note": "a < b, " + "long " * 60}, index=index)
+    table.iloc[0, 0] = np.nan
+    report.style()  # cuts texts in the usual display
+    html = report.compact(table)
+    assert html.count("\n<tr") == 602 == html.count("\n")  # two lines of headings
+    assert "<td>0.501</td>" in html and "nan" not in html.lower()
+    assert html.count("a &lt; b, " + "long " * 59) == 600

@@ -1,0 +1,285 @@
+"""The attacks of Rezaei & Liu 2020, by one who knows of 80 % of all records whether they are members.
+
+No shadow models: of each class, the first 80 % of members and of non-members (in data-set order) train an attack
+model, the rest is asked. "As released" is what github.com/shrezaei/MI-Attack does.
+"""
+
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import pandas as pd
+import scipy.special
+from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import RandomizedSearchCV, RepeatedStratifiedKFold
+from xgboost import XGBClassifier
+
+from mialib import config, models, runs, training
+
+KINDS = ("nn", "forest", "xgboost", "logistic")
+SAMPLINGS = ("none", "under", "over")
+# As released (Keras): Adam, 30 epochs, batches of 32. Two outputs under softmax are one under a sigmoid with binary
+# cross-entropy, twice parameterised; the initial weights are PyTorch's uniform ones, not Keras's.
+NN_RECIPE = training.Recipe(epochs=30, batch=32, rate=1e-3, decay=0.0)
+NN_HIDDEN = (128, 64)
+# The released grids. max_features "auto" is left out: it meant "sqrt" and is gone from scikit-learn.
+FOREST_GRID = {
+    "n_estimators": (500, 800, 1500, 2500, 5000),
+    "max_features": ("sqrt",),
+    "max_depth": (20, 30, 40, 50, None),
+    "min_samples_split": (2, 5, 10, 15, 20),
+    "min_samples_leaf": (1, 2, 5, 10, 15),
+}
+XGBOOST_GRID = {
+    "scale_pos_weight": (1, 5, 10, 50, 100),
+    "min_child_weight": (1, 5, 10, 15),
+    "subsample": (0.6, 0.8, 1.0),
+    "colsample_bytree": (0.6, 0.8, 1.0),
+    "max_depth": (3, 6, 9, 12),
+}
+EXTREME = 1e5  # what the released logistic regression is given for an infinite feature; for nan it is given 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """How much of the random search over the grids is done. Released: 100 and 50 draws, 2 repeats, no cap on trees."""
+
+    forest: int = 2  # settings drawn for a forest, each tried on 2 folds
+    xgboost: int = 2  # settings drawn for XGBoost, each tried on 2 folds, `repeats` times
+    repeats: int = 1
+    trees: int = 40  # no model has more
+
+
+SEARCH = {"demo": Search(1, 1, 1, 5), "laptop": Search(), "paper": Search(100, 50, 2, 5000)}
+RATES = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "precision_nonmember",
+    "recall_nonmember",
+    "fpr",
+    "fnr",
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An attack's answers on the records it was asked about, of all classes it had a model for."""
+
+    rows: np.ndarray  # (m,) int64, ascending: which records
+    score: np.ndarray  # (m,) P(member); above .5 the record is called a member
+    skipped: tuple[tuple[int, int, int], ...] = ()  # (class, members, non-members) without an attack model
+
+
+def split(y: np.ndarray, member: np.ndarray, share: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (known, asked), ascending: of each class and side the first `share` in data-set order, and the rest.
+
+    y (n,) labels, member bool (n,). ValueError unless 0 < share < 1.
+    """
+    _check(y, member)
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1: got {share}")
+    known = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        for side in (True, False):
+            rows = np.flatnonzero((y == label) & (member == side))
+            known[rows[: math.floor(round(share * len(rows), 9))]] = True
+    return np.flatnonzero(known), np.flatnonzero(~known)
+
+
+def sample(rows: np.ndarray, member: np.ndarray, sampling: str) -> np.ndarray:
+    """The rows an attack model is trained on, from the known `rows` of its class; member bool (n,) of all records.
+
+    "under" keeps the first of the larger side, as many as the smaller has; "over" repeats the smaller side as many
+    whole times as it goes into the larger; "none" changes nothing. As released; ValueError on another name.
+    """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"unknown sampling {sampling!r}; valid: {', '.join(SAMPLINGS)}")
+    small, large = sorted((rows[member[rows]], rows[~member[rows]]), key=len)
+    if sampling == "none":
+        return rows
+    if sampling == "under":
+        return np.concatenate([small, large[: len(small)]])
+    return np.concatenate([np.tile(small, len(large) // len(small)), large])
+
+
+def attack(
+    kind: str,
+    features: np.ndarray,
+    y: np.ndarray,
+    member: np.ndarray,
+    words: tuple,
+    sampling: str = "none",
+    least: int = 15,
+    search: Search = SEARCH["laptop"],
+    share: float = 0.8,
+) -> Scored:
+    """Train one attack model a class on the known records and ask it about the others; cached.
+
+    kind: "nn" (128-64 ReLU), "forest", "xgboost" (random search) or "logistic"; features (n, d) float as the target
+    gives them, not scaled; y (n,) true classes, member bool (n,); words: seed words; `least`: a class with fewer
+    members or non-members has no model and is listed in `skipped`; `share`: see `split`. ValueError on an unknown
+    kind or sampling, arrays that do not fit, least < 3, or features that are not finite (but for "logistic", which
+    gets +-1e5 for infinity and 0 for nan, as released).
+    """
+    features = _features(kind, features)
+    known, asked = split(y, member, share)
+    if len(features) != len(y):
+        raise ValueError(f"features has {len(features)} records, y has {len(y)} labels")
+    if least < 3:
+        raise ValueError(f"least must be at least 3, so that each side can be split: got {least}")
+    sides = [(int(k), int((member & (y == k)).sum()), int((~member & (y == k)).sum())) for k in np.unique(y)]
+    skipped = tuple(each for each in sides if min(each[1:]) < least)
+    labels = [label for label, *counts in sides if min(counts) >= least]
+    train = [sample(known[y[known] == label], member, sampling) for label in labels]
+    ask = [asked[y[asked] == label] for label in labels]
+    if not labels:
+        return Scored(np.zeros(0, np.int64), np.zeros(0), skipped)
+    source = runs.source_digest(runs, models, training, sys.modules[__name__])
+    source += runs.versions("numpy", "torch", "scikit-learn", "xgboost")
+    names = [(*words, kind, sampling, label) for label in labels]
+    key = runs.digest("known", source, kind, features, member, train, ask, names, search)
+    if (entry := runs.load(key)) is None:
+        fit = _networks if kind == "nn" else _searched
+        rows, score = np.concatenate(ask), np.concatenate(fit(kind, features, member, train, ask, names, search))
+        order = np.argsort(rows)
+        entry = {"rows": rows[order], "score": score[order]}
+        runs.store(key, entry)
+    return Scored(entry["rows"], entry["score"], skipped)
+
+
+def _check(y: np.ndarray, member: np.ndarray) -> None:
+    if y.ndim != 1 or y.shape != member.shape or member.dtype != bool:
+        raise ValueError(
+            f"y and member (bool) must be flat and of one length: got {y.shape}, {member.dtype} {member.shape}"
+        )
+
+
+def _features(kind: str, features: np.ndarray) -> np.ndarray:
+    """float32 (n, d), finite; float64 for "logistic", whose features may span many orders of magnitude."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown attack model {kind!r}; valid: {', '.join(KINDS)}")
+    if features.ndim != 2:
+        raise ValueError(f"features must be (records, features): got {features.shape}; flatten them first")
+    if kind == "logistic":
+        return np.nan_to_num(features.astype(np.float64), posinf=EXTREME, neginf=-EXTREME)
+    if not np.isfinite(features).all():
+        raise ValueError(f"{(~np.isfinite(features)).any(1).sum()} records have features that are not finite")
+    return features.astype(np.float32)
+
+
+def _networks(
+    kind: str, X: np.ndarray, member: np.ndarray, train: list, ask: list, names: list[tuple], search: Search
+) -> list[np.ndarray]:
+    model = models.MLP((X.shape[1], *NN_HIDDEN, 2), "relu")
+    thetas = training.fit_many(model, NN_RECIPE, X, member.astype(np.int64), train, names)
+    margins = (np.diff(models.logits(model, theta, X[rows]))[:, 0] for theta, rows in zip(thetas, ask, strict=True))
+    return [scipy.special.expit(margin.astype(float)) for margin in margins]
+
+
+def _searched(
+    kind: str, X: np.ndarray, member: np.ndarray, train: list, ask: list, names: list[tuple], search: Search
+) -> list[np.ndarray]:
+    fit = {"forest": _forest, "xgboost": _xgboost, "logistic": _logistic}[kind]
+    jobs = (
+        joblib.delayed(_fit_one)(fit, X[rows], member[rows], X[asked], search, int(runs.stream(*name).integers(2**31)))
+        for rows, asked, name in zip(train, ask, names, strict=True)
+    )
+    n_jobs = min(len(names), config.workers())
+    with joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1):
+        return joblib.Parallel()(jobs)
+
+
+def _fit_one(
+    fit: Callable, X: np.ndarray, member: np.ndarray, asked: np.ndarray, search: Search, seed: int
+) -> np.ndarray:
+    """P(member) of each of `asked`."""
+    with warnings.catch_warnings():
+        # The released logistic regression stops after scikit-learn's 100 steps, converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit(search, seed).fit(X, member.astype(int)).predict_proba(asked)[:, 1].astype(float)
+
+
+def _forest(search: Search, seed: int) -> RandomizedSearchCV:
+    grid = FOREST_GRID | {"n_estimators": sorted({min(n, search.trees) for n in FOREST_GRID["n_estimators"]})}
+    return _search(RandomForestClassifier(random_state=seed, n_jobs=1), grid, search.forest, seed, cv=2)
+
+
+def _xgboost(search: Search, seed: int) -> RandomizedSearchCV:
+    folds = RepeatedStratifiedKFold(n_splits=2, n_repeats=search.repeats, random_state=seed)
+    model = XGBClassifier(n_estimators=min(100, search.trees), n_jobs=1, random_state=seed)
+    return _search(model, XGBOOST_GRID, search.xgboost, seed, cv=folds, scoring="balanced_accuracy")
+
+
+def _search(model, grid: dict, draws: int, seed: int, **how) -> RandomizedSearchCV:
+    draws = min(draws, math.prod(map(len, grid.values())))
+    return RandomizedSearchCV(model, grid, n_iter=draws, random_state=seed, n_jobs=1, error_score="raise", **how)
+
+
+def _logistic(search: Search, seed: int) -> LogisticRegression:
+    return LogisticRegression(class_weight="balanced")
+
+
+def per_class(scored: Scored, y: np.ndarray, member: np.ndarray, subset: np.ndarray | None = None) -> pd.DataFrame:
+    """How well each class's attack model did: one row a class with a model; columns class, members, non_members, RATES.
+
+    y (n,), member bool (n,) of all records; `subset` bool (n,) keeps those records only (the correctly classified).
+    `fpr` is the papers' FAR, `fnr` = 1 - recall. Undefined values are nan, as in `metrics.evaluate`.
+    """
+    labels = np.unique(y[scored.rows])
+    kept = np.ones(len(scored.rows), bool) if subset is None else subset[scored.rows]
+    place = np.searchsorted(labels, y[scored.rows][kept])
+    inside, called = member[scored.rows][kept], scored.score[kept] > 0.5
+    counts = {
+        (side, said): np.bincount(place[(inside == side) & (called == said)], minlength=len(labels)).astype(float)
+        for side in (True, False)
+        for said in (True, False)
+    }
+    rates = rates_of(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+    members, others = (counts[side, True] + counts[side, False] for side in (True, False))
+    about = {"class": labels, "members": members.astype(int), "non_members": others.astype(int)}
+    return pd.DataFrame(about | {name: rates[name] for name in RATES})
+
+
+def rates_of(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
+    """RATES of true positives, false negatives, false positives and true negatives (…,); nan where undefined."""
+    tp, fn, fp, tn = (np.asarray(count, dtype=float) for count in (tp, fn, fp, tn))
+    members, others = tp + fn, fp + tn
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = np.where((members > 0) & (others > 0), 1.0, np.nan)
+        rates = {
+            "accuracy": (tp + tn) / (members + others),
+            "precision": tp / (tp + fp) * both,
+            "recall": tp / members,
+            "f1": 2 * tp / (2 * tp + fp + fn) * both,
+            "precision_nonmember": tn / (tn + fn) * both,
+            "recall_nonmember": tn / others,
+            "fpr": fp / others,
+            "fnr": fn / members,
+        }
+    return rates | {"balanced_accuracy": (rates["recall"] + rates["recall_nonmember"]) / 2}
+
+
+def over_classes(table: pd.DataFrame) -> pd.DataFrame:
+    """The unweighted mean over classes that the paper prints: one row a metric of `per_class`'s table.
+
+    Columns metric, value, sd (over classes, ddof 0, the paper's +-), low and high (95 % Student-t interval of the
+    mean over classes, cut at 0 and 1), classes (how many were defined). nan where none is, no interval of a single one.
+    """
+    rows = []
+    for metric in RATES:
+        values = table[metric].dropna().to_numpy(float)
+        n = len(values)
+        mean, sd = (values.mean(), values.std()) if n else (np.nan, np.nan)
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else np.nan
+        rows.append((metric, mean, sd, *np.clip((mean - half, mean + half), 0, 1), n))
+    return pd.DataFrame(rows, columns=["metric", "value", "sd", "low", "high", "classes"])

@@ -1,0 +1,278 @@
+"""Target models: their shapes, their training, and what is kept of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mialib import config, datasets, nets, runs, targets
+from mialib.config import Target
+
+TINY = Target("mnist", "lenet", 3, 64, 1e-3, decay=0.0, augment=False, scale="mnist", observe=2)
+SMALL = Target("cifar-10", "resnet-8-4", 2, 100, 0.1, (1,))
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """Two small targets in place of the profile's."""
+    monkeypatch.setitem(config._TARGETS, "demo", {"mnist-lenet": TINY, "cifar-10-resnet": SMALL})
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "side", "parameters", "last"),
+    [
+        ("lenet", 1, 28, 60_074, 84),
+        ("alexnet", 3, 32, 2_472_266, 256),
+        ("resnet-20", 3, 32, 269_722, 64),  # .27 million, He et al. 2016, Table 6
+        ("resnet-56", 3, 32, 853_018, 64),  # .85 million
+        ("densenet-100-12", 3, 32, 769_162, 342),  # .8 million, Huang et al. 2017, Table 2
+        ("densenet-40-12", 3, 32, 176_122, 132),
+    ],
+)
+def test_network_has_the_published_size(name, channels, side, parameters, last):
+    net = nets.make(name, channels, 10)
+    assert sum(p.numel() for p in net.parameters()) == parameters
+    assert list(net.parameters())[-2].shape == (10, last)
+    assert net.eval()(torch.zeros(2, channels, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("family", nets.LAYERS)
+def test_intermediate_layers_are_modules(family):
+    modules = dict(nets.make(family, 1 if family == "lenet" else 3, 10).named_modules())
+    assert set(nets.LAYERS[family].values()) <= set(modules)
+
+
+@pytest.mark.parametrize("name", ["vgg", "resnet-20x", "resnet-21", "densenet-12"])
+def test_unknown_network(name):
+    with pytest.raises(ValueError, match=r"valid: lenet|depth is"):
+        nets.make(name, 3, 10)
+
+
+def test_every_target_is_printed_somewhere_and_makes_sense():
+    for profile in config.PROFILES:
+        for name, target in config.targets(profile).items():
+            assert name in targets.PRINTED
+            assert target.scale in targets.SCALES
+            assert target.dataset in (*datasets.SETS, "imagenet")
+            assert target.weights or 0 < target.observe <= target.epochs
+            assert (targets.caveat(name, profile) == "") == (profile != "demo")
+
+
+def test_caveat(monkeypatch):
+    assert targets.caveat("mnist-lenet", "demo") == "demo profile"
+    monkeypatch.setitem(config._TARGETS["laptop"], "cifar-100-densenet", Target("cifar-100", "densenet-40-12", 30))
+    found = targets.caveat("cifar-100-densenet", "laptop")
+    assert found == "densenet-40-12 trained for 30 epochs in place of densenet-190-40 for 300"
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_stand_ins():
+    data = targets.images(TINY, "demo")
+    assert data.X.shape == (1797, 1, 28, 28)
+    assert data.X.dtype == np.uint8
+    digits = datasets.load("mnist", "demo").X.reshape(-1, 8, 8)
+    assert np.allclose(data.X[:, 0, 2:26:3, 2:26:3] / 255, digits, atol=0.002)  # three pixels for one, framed by two
+    assert data.X[:, 0, :2].max() == 0
+    assert data.member.sum() == 1497
+    assert data.member[:1497].all()
+
+
+def test_normalised_is_the_formula():
+    X = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), dtype=np.uint8)
+    mean, std = (np.array(numbers)[:, None, None] for numbers in targets.SCALES["cifar"])
+    assert np.allclose(targets.normalised(SMALL, X), (X / 255 - mean) / std, atol=1e-6)
+
+
+def test_augmented_is_a_crop_of_the_framed_image_or_its_mirror():
+    images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (40, 3, 8, 8), dtype=np.uint8))
+    found = targets.augmented(images, runs.stream(0, "crops"))
+    framed = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)))
+    kinds = set()
+    for image, frame in zip(found.numpy(), framed, strict=True):
+        crops = {
+            (down, right, mirrored): frame[:, down : down + 8, right : right + 8][:, :, :: -1 if mirrored else 1]
+            for down in range(9)
+            for right in range(9)
+            for mirrored in (False, True)
+        }
+        matching = [key for key, crop in crops.items() if np.array_equal(crop, image)]
+        assert matching
+        kinds.add(matching[0])
+    assert {mirrored for _, _, mirrored in kinds} == {False, True}
+    assert len({down for down, _, _ in kinds}) > 4
+    assert len({right for _, right, _ in kinds}) > 4
+
+
+def test_observed_are_as_many_members_as_others_of_each_class():
+    data = targets.images(SMALL, "demo")
+    seen = targets.observed(data)
+    sides = [np.bincount(data.y[seen][data.member[seen] == side], minlength=10) for side in (True, False)]
+    assert np.array_equal(*sides)
+    assert (~data.member[seen]).sum() == (~data.member).sum()
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_training_ends_in_the_same_weights(demo, monkeypatch, tmp_path):
+    whole = targets._read(targets.train("cifar-10-resnet", "demo"))[0]
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "again"))
+    epoch, calls = targets._epoch, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(*args)
+
+    monkeypatch.setattr(targets, "_epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        targets.train("cifar-10-resnet", "demo")
+    resumed = targets._read(targets.train("cifar-10-resnet", "demo"))[0]
+    assert len(calls) == 3
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_damaged_weights_are_set_aside_and_made_again(demo):
+    targets.train("mnist-lenet", "demo")
+    [path] = (config.cache_dir() / "targets").glob("*.safetensors")
+    before = {name: tensor.clone() for name, tensor in targets._read(path)[0].items()}  # else a view of the file
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+    with pytest.warns(UserWarning, match="damaged"):
+        after = targets.load("mnist-lenet", "demo").net.state_dict()
+    assert path.with_name(path.name + ".bad").exists()
+    assert all(torch.equal(before[name].float(), after[name]) for name in before)
+
+
+def test_trained_target_learns_and_says_what_it_is(demo):
+    trained = targets.load("mnist-lenet", "demo")
+    answers = targets.confidences(trained)
+    right = answers.argmax(1) == trained.data.y
+    assert answers.shape == (1797, 10)
+    assert np.allclose(answers.sum(1), 1, atol=1e-5)
+    assert right[~trained.data.member].mean() > 0.5
+    assert f"{right[trained.data.member].mean():.4f}" == trained.about["train_acc"]
+    assert f"{right[~trained.data.member].mean():.4f}" == trained.about["test_acc"]
+    assert trained.about["recipe"] == repr(TINY)
+    assert np.array_equal(answers, targets.confidences(trained))
+
+
+def test_observations_are_kept_by_epoch(demo):
+    with pytest.raises(ValueError, match="python -m mialib targets mnist-lenet --profile demo"):
+        targets.observations("mnist-lenet", "demo")
+    targets.train("mnist-lenet", "demo")
+    found = targets.observations("mnist-lenet", "demo")
+    assert list(found) == [2, 3]
+    seen = targets.observed(targets.images(TINY, "demo"))
+    assert found[3].shape == (len(seen), 10)
+    trained = targets.load("mnist-lenet", "demo")
+    assert np.abs(found[3] - targets.confidences(trained)[seen]).max() < 0.02  # half precision
+
+
+def test_kept_weights_are_used_where_nothing_was_trained(demo, monkeypatch, tmp_path):
+    monkeypatch.setattr(targets, "KEPT", tmp_path / "kept")
+    with pytest.raises(ValueError, match="not trained yet"):
+        targets.keep("mnist-lenet", "demo")
+    first = targets.load("mnist-lenet", "demo")
+    weights, log = targets.keep("mnist-lenet", "demo")
+    assert log.read_text().startswith("epoch,rate,loss,accuracy,seconds\n1,0.001,")
+    assert len(log.read_text().splitlines()) == 4
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(targets, "train", lambda *_: pytest.fail("trained again"))
+    second = targets.load("mnist-lenet", "demo")
+    pairs = zip(first.net.state_dict().values(), second.net.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert weights.stat().st_size < 150_000
+
+
+def test_kept_weights_of_another_recipe_are_not_used(demo, monkeypatch, tmp_path):
+    monkeypatch.setattr(targets, "KEPT", tmp_path / "kept")
+    targets.train("mnist-lenet", "demo")
+    targets.keep("mnist-lenet", "demo")
+    monkeypatch.setitem(config._TARGETS["demo"], "mnist-lenet", replace(TINY, epochs=2))
+    monkeypatch.setattr(targets, "ON_THE_SPOT", 0)
+    with pytest.raises(ValueError, match="mnist-lenet is not trained yet; run `python -m mialib targets"):
+        targets.load("mnist-lenet", "demo")
+
+
+def test_unknown_target():
+    with pytest.raises(ValueError, match="valid in profile demo: mnist-lenet"):
+        targets.load("mnist-vgg", "demo")
+    with pytest.raises(ValueError, match="cannot train 'cifar-10-resnet'"):
+        list(targets.train_all(["cifar-10-resnet"], "laptop"))
+
+
+# --- trained by others ----------------------------------------------------------------------------------------------
+
+
+def test_weights_trained_by_others(monkeypatch, tmp_path):
+    net = nets.make("resnet-8", 3, 10)
+    place = "weights/resnet8.th"
+    (tmp_path / "weights").mkdir()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, tmp_path / place)
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
+    digest = f"sha256:{datasets.digest_file(tmp_path / place, 'sha256')}"
+    file = datasets.File("https://example.org/resnet8.th", (tmp_path / place).stat().st_size, digest, 0, "", "")
+    monkeypatch.setitem(datasets.REGISTRY, place, file)
+    target = Target("cifar-10", "resnet-8", scale="imagenet", weights=place)
+    monkeypatch.setitem(config._TARGETS["demo"], "cifar-10-resnet", target)
+    trained = targets.load("cifar-10-resnet", "demo")
+    assert "example.org" in trained.about["recipe"]
+    x = targets.normalised(target, trained.data.X[:3])
+    assert torch.equal(trained.net(x), net.eval()(x))
+    (tmp_path / place).write_bytes((tmp_path / place).read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="wrong digest"):
+        targets.load("cifar-10-resnet", "demo")
+
+
+@pytest.mark.skipif(
+    not (config.ROOT / "data/raw/weights/resnet20-12fca82f.th").exists()
+    or not (config.ROOT / "data/raw/cifar10/test_batch.bin").exists(),
+    reason="needs CIFAR-10 and the ResNets trained by others in data/raw",
+)
+def test_resnet_trained_by_others_scores_what_its_authors_state(monkeypatch):
+    target = replace(config.targets("laptop")["cifar-10-resnet"], network="resnet-20")
+    target = replace(target, weights="weights/resnet20-12fca82f.th")
+    monkeypatch.setitem(config._TARGETS["laptop"], "cifar-10-resnet", target)
+    trained = targets.load("cifar-10-resnet", "laptop")
+    others = ~trained.data.member
+    answers = targets.probabilities(trained.net, target, trained.data.X[others])
+    accuracy = (answers.argmax(1) == trained.data.y[others]).mean()
+    assert abs(accuracy - targets.STATED["resnet-20"]) <= 0.001
+
+
+# --- ImageNet -------------------------------------------------------------------------------------------------------
+
+
+def test_imagenet_folder_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
+    target = config.targets("paper")["imagenet-inception"]
+    with pytest.raises(FileNotFoundError, match="folders train and val"):
+        targets.images(target, "paper")
+    rng = np.random.default_rng(0)
+    for side, n in (("train", 3), ("val", 2)):
+        for label in ("n01440764", "n01443537"):
+            folder = tmp_path / "imagenet" / side / label
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    data = targets.images(target, "paper")
+    assert data.X.shape == (10, 3, 299, 299)
+    assert data.y.tolist() == [0] * 3 + [1] * 3 + [0] * 2 + [1] * 2
+    assert data.member.tolist() == [True] * 6 + [False] * 4
+    x = targets.normalised(target, data.X)
+    assert -1 <= x.min() < -0.5 < 0.5 < x.max() <= 1
+    for family in ("inception", "xception"):
+        answers = targets.probabilities(nets.make(family, 3, data.classes), target, data.X[:2])
+        assert answers.shape == (2, 1000)
+        assert np.allclose(answers.sum(1), 1, atol=1e-4)
