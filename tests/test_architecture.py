@@ -126,7 +126,9 @@ def test_nothing_large_or_generated_is_committed():
     assert "mialib/batch.py" in names
     generated = ("build/", ".venv/", "data/raw/", "data/cache/")
     assert not [name for name in names if name.startswith(generated) or "__pycache__" in name]
-    assert not [path for path in tracked() if path.stat().st_size > 2_000_000]
+    # Trained targets take up to 5 MB each, which would be hours to make again.
+    limits = {".safetensors": 6_000_000}
+    assert not [path for path in tracked() if path.stat().st_size > limits.get(path.suffix, 2_000_000)]
 
 
 def test_lock_file_has_exact_versions_and_no_places():
