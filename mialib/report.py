@@ -157,9 +157,13 @@ def scorecard(profile: str) -> pd.DataFrame:
 
 
 def compact(table: pd.DataFrame) -> str:
-    """A long table as HTML, all rows, a line a row: in a notebook a quarter of the size of the usual display."""
+    """A long table as HTML, all rows, a line a row: in a notebook a quarter of the size of the usual display.
+
+    As wide as it needs to be: a narrow page scrolls, and notes stay in few lines.
+    """
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+    html = html.replace("<table", '<table style="table-layout: auto; width: 110em"', 1)
     return re.sub(r"\s*\n\s*", "", html).replace("<tr", "\n<tr")
 
 
