@@ -15,6 +15,7 @@ moves along the boundary to where the way to the record is the boundary's normal
 "paper" and "minimal" leave the class that the network predicts, which for misclassified records is not the true one.
 """
 
+import copy
 import math
 import sys
 from collections.abc import Callable
@@ -117,9 +118,8 @@ def sample(trained: Trained, profile: str) -> np.ndarray:
 
 def of_target(trained: Trained, rows: np.ndarray, protocol: str, steps: int) -> Distances:
     """`distances` of a target's records `rows`, one process a core (on a GPU: one); cached."""
-    source = runs.source_digest(runs, models, targets, sys.modules[__name__]) + runs.versions("numpy", "torch")
-    weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
-    key = runs.digest("boundary", source, trained.target, weights, trained.data.digest, rows, protocol, steps)
+    source = runs.source_digest(models, sys.modules[__name__]) + runs.versions("numpy")
+    key = runs.digest("boundary", source, targets.identity(trained), rows, protocol, steps)
     if (entry := runs.load(key)) is None:
         count = -(-len(rows) // JOB)
         parts = [rows[at::count] for at in range(count)]  # each a little of every class: they take equally long
@@ -139,7 +139,8 @@ def of_target(trained: Trained, rows: np.ndarray, protocol: str, steps: int) -> 
 def _job(net: nn.Module, target: config.Target, X: np.ndarray, y: np.ndarray, protocol: str, steps: int) -> Distances:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x = targets.normalised(target, X).to(device)
-    return distances(net.to(device), x, torch.from_numpy(y), protocol, steps, targets.SCALES[target.scale][1])
+    net = copy.deepcopy(net).to(device)  # a move in place would take the caller's network along
+    return distances(net, x, torch.from_numpy(y), protocol, steps, targets.SCALES[target.scale][1])
 
 
 def records(trained: Trained, profile: str) -> pd.DataFrame:

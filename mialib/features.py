@@ -1,5 +1,6 @@
 """What a target's inner layers say of a record: outputs of named modules (Rezaei & Liu 2020, Table 5)."""
 
+import sys
 from collections.abc import Sequence
 
 import joblib
@@ -45,14 +46,7 @@ def layer(trained: targets.Trained, number: int) -> np.ndarray:
     known = nets.LAYERS[trained.target.network.split("-")[0]]
     if number not in known:
         raise ValueError(f"unknown layer {number}; valid: {', '.join(map(str, known))}")
-    weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
-    about = (
-        targets.SCALES[trained.target.scale],
-        trained.data.digest,
-        runs.source_digest(nets),
-        runs.versions("torch"),
-    )
-    key = runs.digest("layer", known[number], trained.target, weights, *about)
+    key = runs.digest("layer", known[number], runs.source_digest(sys.modules[__name__]), targets.identity(trained))
     if (entry := runs.load(key)) is None:
         X = trained.data.X
         parts = [X[at : at + RECORDS] for at in range(0, len(X), RECORDS)]

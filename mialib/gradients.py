@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mialib import config, models, nets, runs, targets
+from mialib import config, models, runs, targets
 
 NORMS = ("l1", "l2", "min", "max", "mean", "skew", "kurtosis")
 PASS_BYTES = 2**25  # of layer outputs in one pass forward; their derivatives take about as much again
@@ -29,10 +29,8 @@ def norms(trained: targets.Trained, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     Cached; many processes, one thread each.
     """
     data = trained.data
-    weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
-    source = runs.source_digest(nets, sys.modules[__name__]) + runs.versions("numpy", "torch")
-    scale = targets.SCALES[trained.target.scale]
-    key = runs.digest("gradients", source, trained.target, scale, weights, data.X[rows], data.y[rows])
+    source = runs.source_digest(sys.modules[__name__]) + runs.versions("numpy")
+    key = runs.digest("gradients", source, targets.identity(trained), rows)
     if (entry := runs.load(key)) is None:
         parts = np.array_split(rows, -(-len(rows) // RECORDS) or 1)
         jobs = (joblib.delayed(_job)(trained.net, trained.target, data.X[part], data.y[part]) for part in parts)

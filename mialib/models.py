@@ -128,7 +128,7 @@ def check_records(model: Model, X: np.ndarray | scipy.sparse.csr_array) -> None:
 
 @cache
 def _pools() -> ThreadpoolController:
-    """The thread pools of NumPy's libraries; looking for them takes 5 ms, longer than to train a small batch."""
+    """The thread pools of the libraries loaded so far, NumPy's among them; looking for them takes 5 ms each time."""
     return ThreadpoolController()
 
 

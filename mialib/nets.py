@@ -151,7 +151,7 @@ def xception(channels: int, classes: int) -> nn.Module:
 
 
 def pretrained(network: str) -> nn.Module:
-    """Inception-v3 or Xception as others trained it on ImageNet: downloaded, digest checked by its library."""
+    """Inception-v3 (torchvision checks its digest) or Xception (timm, safetensors) as others trained it on ImageNet."""
     if network == "inception":
         import torchvision
 

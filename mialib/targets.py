@@ -52,6 +52,7 @@ SCALES = {
 
 
 KEPT = config.ROOT / "data" / "targets"
+DAMAGED = (SafetensorError, ValueError, KeyError, TypeError)  # what reading a damaged file may raise
 
 
 @dataclass(frozen=True)
@@ -154,15 +155,20 @@ def _trained(name: str, target: Target, data: Images, profile: str) -> tuple[dic
     made, kept = _made(name, target, data), KEPT / f"{name}.safetensors"
     if found := _read(made):
         return found
-    if (found := _read(kept)) and found[1]["recipe"] == repr(target) and found[1]["data"] == data.digest:
-        return found
+    if kept.exists():
+        try:
+            found = _parse(kept)
+        except DAMAGED as error:
+            raise ValueError(f"{kept.name} in data/targets is damaged ({error}); `git checkout` restores it") from error
+        if found[1]["recipe"] == repr(target) and found[1]["data"] == data.digest:
+            return found
     if target.epochs * data.member.sum() > ON_THE_SPOT:
         raise ValueError(f"{name} is not trained yet; run `{_command(name, profile)}`, which resumes if interrupted")
     return _read(train(name, profile))
 
 
 def _by_others(target: Target, data: Images) -> tuple[nn.Module, dict[str, str]]:
-    if target.weights == "pretrained":  # on ImageNet; both libraries check what they download
+    if target.weights == "pretrained":  # on ImageNet
         return nets.pretrained(target.network), {"recipe": "trained by others, see torchvision and timm"}
     path = datasets.fetch_file(target.weights)
     file = torch.load(path, map_location="cpu", weights_only=True)
@@ -184,10 +190,16 @@ def caveat(name: str, profile: str) -> str:
     return f"{ours.network} trained for {ours.epochs} epochs in place of {theirs.network} for {theirs.epochs}"
 
 
+def identity(trained: Trained) -> str:
+    """Digest of all that a target's answers depend on: network, weights, images, labels and their normalisation."""
+    weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
+    seen = (SCALES[trained.target.scale], trained.data.X, trained.data.y)
+    return runs.digest(trained.target.network, weights, *seen, runs.source_digest(nets), runs.versions("torch"))
+
+
 def confidences(trained: Trained) -> np.ndarray:
     """Confidence vectors of all its records, members first, float32 (n, classes); cached."""
-    weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
-    key = runs.digest("confidences", trained.target, weights, trained.data.digest, runs.versions("torch"))
+    key = runs.digest("confidences", identity(trained))
     if (entry := runs.load(key)) is None:
         entry = {"probabilities": probabilities(trained.net, trained.target, trained.data.X)}
         runs.store(key, entry)
@@ -220,7 +232,7 @@ def train(name: str, profile: str) -> Path:
     target = config.targets(profile)[name]
     data = images(target, profile)
     path = _made(name, target, data)
-    if path.exists():
+    if path.exists() and not _unwatched(name, target, data):
         return path
     net = network(target, data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -239,7 +251,7 @@ def train(name: str, profile: str) -> Path:
             optimiser.param_groups[0]["lr"] = rate
             loss, accuracy = _epoch(target, net, optimiser, X, y, rng)
             log.append([epoch + 1, rate, loss, accuracy, round(time.time() - started, 1)])
-            if (epoch + 1) % target.observe == 0 or epoch + 1 == target.epochs:
+            if epoch + 1 in _watched(target):
                 answers = probabilities(net, target, data.X[seen]).astype(np.float16)
                 runs.store(_observation(name, target, data, epoch + 1), {"probabilities": answers})
             _keep(state, net, optimiser, log)
@@ -350,11 +362,20 @@ def observations(name: str, profile: str) -> dict[int, np.ndarray]:
     """
     target = config.targets(profile)[name]
     data = images(target, profile)
-    epochs = sorted({*range(target.observe, target.epochs + 1, target.observe), target.epochs})
-    found = {epoch: runs.load(_observation(name, target, data, epoch)) for epoch in epochs}
-    if not epochs or None in found.values():
+    if not target.epochs or _unwatched(name, target, data):
         raise ValueError(f"{name} was not watched in training here; run `{_command(name, profile)}`")
+    found = {epoch: runs.load(_observation(name, target, data, epoch)) for epoch in _watched(target)}
     return {epoch: entry["probabilities"] for epoch, entry in found.items()}
+
+
+def _watched(target: Target) -> list[int]:
+    """Epochs after which the records are asked, the last among them."""
+    return sorted({*range(target.observe, target.epochs + 1, target.observe), target.epochs})
+
+
+def _unwatched(name: str, target: Target, data: Images) -> list[int]:
+    """Those of them whose answers are lost or damaged."""
+    return [epoch for epoch in _watched(target) if runs.load(_observation(name, target, data, epoch)) is None]
 
 
 def _command(name: str, profile: str) -> str:
@@ -430,13 +451,18 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        if about["digest"] != _digest(tensors):
-            raise ValueError("the digest is wrong")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        return _parse(path)
+    except DAMAGED as error:
         bad = path.with_name(path.name + ".bad")
         path.replace(bad)
         warnings.warn(f"{path.name} is damaged ({error}); set aside as {bad.name}, made again", stacklevel=2)
         return None
+
+
+def _parse(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Raises one of DAMAGED if the file is not what `_write` wrote."""
+    with safe_open(path, "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    if about["digest"] != _digest(tensors):
+        raise ValueError("the digest is wrong")
     return tensors, about

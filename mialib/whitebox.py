@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mialib import features, gradients, nets, signals, targets
+from mialib import features, gradients, signals, targets
 from mialib.attacks import known
 from mialib.targets import Trained
 
@@ -50,7 +50,7 @@ def _over(
 
 def layers_of(trained: Trained) -> list[int]:
     """Which layers Table 5 has of a target: the last, and of LeNet the one before."""
-    return [-1, -2] if nets.LAYERS["lenet"] is nets.LAYERS[trained.target.network.split("-")[0]] else [-1]
+    return [-1, -2] if trained.target.network == "lenet" else [-1]
 
 
 def gradient_norms(trained: Trained, profile: str) -> pd.DataFrame:

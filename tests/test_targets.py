@@ -205,6 +205,35 @@ def test_kept_weights_of_another_recipe_are_not_used(demo, monkeypatch, tmp_path
         targets.load("mnist-lenet", "demo")
 
 
+def test_damaged_kept_weights_are_left_where_they_are(demo, monkeypatch, tmp_path):
+    monkeypatch.setattr(targets, "KEPT", tmp_path / "kept")
+    targets.train("mnist-lenet", "demo")
+    path, _ = targets.keep("mnist-lenet", "demo")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match=r"mnist-lenet\.safetensors in data/targets is damaged .* `git checkout`"):
+        targets.load("mnist-lenet", "demo")
+    assert path.exists()
+
+
+def test_a_lost_observation_is_made_again(demo):
+    targets.train("mnist-lenet", "demo")
+    data = targets.images(TINY, "demo")
+    before = targets.observations("mnist-lenet", "demo")[2]
+    runs._path(targets._observation("mnist-lenet", TINY, data, 2)).unlink()
+    with pytest.raises(ValueError, match="was not watched in training here"):
+        targets.observations("mnist-lenet", "demo")
+    targets.train("mnist-lenet", "demo")
+    assert np.array_equal(targets.observations("mnist-lenet", "demo")[2], before)
+
+
+def test_confidences_follow_what_they_depend_on(demo, monkeypatch):
+    trained = targets.load("mnist-lenet", "demo")
+    first = targets.confidences(trained)
+    monkeypatch.setitem(targets.SCALES, "mnist", ((0.5,), (2.0,)))
+    assert not np.allclose(first, targets.confidences(trained))
+
+
 def test_unknown_target():
     with pytest.raises(ValueError, match="valid in profile demo: mnist-lenet"):
         targets.load("mnist-vgg", "demo")
@@ -236,19 +265,20 @@ def test_weights_trained_by_others(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(
-    not (config.ROOT / "data/raw/weights/resnet20-12fca82f.th").exists()
+    not (config.ROOT / "data/raw/weights/resnet56-4bfd9763.th").exists()
     or not (config.ROOT / "data/raw/cifar10/test_batch.bin").exists(),
     reason="needs CIFAR-10 and the ResNets trained by others in data/raw",
 )
-def test_resnet_trained_by_others_scores_what_its_authors_state(monkeypatch):
-    target = replace(config.targets("laptop")["cifar-10-resnet"], network="resnet-20")
-    target = replace(target, weights="weights/resnet20-12fca82f.th")
+@pytest.mark.parametrize(("network", "file"), [("resnet-20", "resnet20-12fca82f"), ("resnet-56", "resnet56-4bfd9763")])
+def test_resnet_trained_by_others_scores_what_its_author_states(monkeypatch, network, file):
+    target = config.targets("laptop")["cifar-10-resnet"]
+    target = replace(target, network=network, weights=f"weights/{file}.th")
     monkeypatch.setitem(config._TARGETS["laptop"], "cifar-10-resnet", target)
     trained = targets.load("cifar-10-resnet", "laptop")
     others = ~trained.data.member
     answers = targets.probabilities(trained.net, target, trained.data.X[others])
     accuracy = (answers.argmax(1) == trained.data.y[others]).mean()
-    assert abs(accuracy - targets.STATED["resnet-20"]) <= 0.001
+    assert abs(accuracy - targets.STATED[network]) <= 0.001
 
 
 # --- ImageNet -------------------------------------------------------------------------------------------------------
