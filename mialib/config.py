@@ -190,6 +190,9 @@ _TARGETS: dict[str, dict[str, Target]] = {
         "cifar-10-alexnet": _alexnet("cifar-10"),
         "mnist-lenet": _LENET,
         "cifar-10-resnet": _others(56, "4bfd9763"),
+        "cifar-100-resnet": Target("cifar-100", "resnet-20", 40, drops=(20, 30), observe=2),
+        "cifar-100-densenet": Target("cifar-100", "densenet-22-12", 30, 64, drops=(15, 23), observe=2),
+        "cifar-10-densenet": Target("cifar-10", "densenet-22-12", 20, 64, drops=(10, 15), observe=2),
     },
     "paper": {
         "mnist-lenet": _LENET,
