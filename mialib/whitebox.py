@@ -20,18 +20,18 @@ def right(trained: Trained) -> np.ndarray:
     return signals.correct(targets.confidences(trained), trained.data.y)
 
 
-def by_layer(trained: Trained, number: int, seed: int) -> pd.DataFrame:
+def by_layer(trained: Trained, number: int, seed: int, sampling: str = "none") -> pd.DataFrame:
     """The network attack on layer `number` (see `features.layer`), on all, correct and misclassified records.
 
     Columns subset, models, skipped (classes without an attack model), then those of `known.over_classes`. models "own":
     trained on records of the subset alone, as released (but 128-64 throughout; released: 64 for the two subsets);
-    "shared": those trained on all records, evaluated on the subset.
+    "shared": those trained on all records, evaluated on the subset. `sampling` of the known records: `known.attack`.
     """
     X, y, member, correct = features.layer(trained, number), trained.data.y, trained.data.member, right(trained)
     words, tables = (seed, "layer", trained.name, number), []
     for subset, kept in {"all": np.ones(len(y), bool), "correct": correct, "misclassified": ~correct}.items():
         least = LEAST_LAYER[subset]
-        own = known.attack("nn", X[kept], y[kept], member[kept], (*words, subset), least=least)
+        own = known.attack("nn", X[kept], y[kept], member[kept], (*words, subset), sampling, least)
         tables.append(_over(own, y[kept], member[kept], subset=subset, models="own"))
         if subset == "all":
             everyone = own
