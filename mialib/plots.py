@@ -315,7 +315,7 @@ def training(table: pd.DataFrame) -> Figure:
     """
     _check("training", table, "target", "tier", "epoch", "subset", "metric", "value", "low", "high")
     names, subsets = (list(dict.fromkeys(table[column])) for column in ("target", "subset"))
-    size = (3.6 * len(subsets), 1.0 + 2.5 * len(names))
+    size = (3.0 * len(subsets), 1.0 + 2.0 * len(names))
     figure, grid = plt.subplots(
         len(names), len(subsets), figsize=size, sharex="row", sharey=True, squeeze=False, layout="constrained"
     )
