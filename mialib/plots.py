@@ -315,7 +315,7 @@ def training(table: pd.DataFrame) -> Figure:
     """
     _check("training", table, "target", "tier", "epoch", "subset", "metric", "value", "low", "high")
     names, subsets = (list(dict.fromkeys(table[column])) for column in ("target", "subset"))
-    size = (3.0 * len(subsets), 1.0 + 2.0 * len(names))
+    size = (2.8 * len(subsets), 1.0 + 1.9 * len(names))
     figure, grid = plt.subplots(
         len(names), len(subsets), figsize=size, sharex="row", sharey=True, squeeze=False, layout="constrained"
     )
@@ -324,9 +324,9 @@ def training(table: pd.DataFrame) -> Figure:
         accuracies = here[here["metric"].str.endswith("_acc")]
         for subset, ax in zip(subsets, row, strict=True):
             attack = here[(here["subset"] == subset) & ~here["metric"].str.endswith("_acc")]
-            _frame(ax, f"{name}, {subset}", attack.assign(value=0.0), "value")
+            _frame(ax, subset, attack.assign(value=0.0), "value")
             _courses(ax, pd.concat([attack, accuracies]))
-        row[0].set_ylabel("rate")
+        row[0].set_ylabel(f"{name}\nrate")
     for ax in grid[-1]:
         ax.set_xlabel("epochs trained")
     _legend(figure, [_line(label, look | {"markersize": 5}) for label, look in _TRAINING.values()], table)
