@@ -301,7 +301,7 @@ def test_training_draws_the_attack_on_each_subset_and_the_target_everywhere():
     figure = plots.training(*courses())
     assert len(figure.axes) == 4
     first, second = figure.axes[:2]
-    assert "all" in first.get_title() and "correct" in second.get_title()
+    assert first.get_title().startswith("all\n") and second.get_title().startswith("correct\n")
     assert first.get_ylabel() == "A\nrate" and figure.axes[2].get_ylabel() == "B\nrate"
     drawn = [[line.get_ydata().tolist() for line in ax.lines if len(line.get_ydata()) == 3] for ax in (first, second)]
     assert drawn[0][:2] == [[0.5, 0.6, 0.7], [0.4, 0.3, 0.2]]

@@ -61,6 +61,7 @@ def test_every_target_is_printed_somewhere_and_makes_sense():
             assert target.dataset in (*datasets.SETS, "imagenet")
             assert target.weights or 0 < target.observe <= target.epochs
             assert targets.caveat(name, "paper") == ""
+            assert (targets.caveat(name, profile) == "demo profile") == (profile == "demo")
 
 
 def test_caveat():
