@@ -1,5 +1,5 @@
 # make figures [PROFILE=demo|laptop|paper] [NOTEBOOKS="01 02"] [SEED=0] [FRESH=1]   run the notebooks into build/PROFILE
-# make test | lint | bench | publish | clean                              README.md says what each is for
+# make test | lint | bench | drill | publish | site | clean               README.md says what each is for
 PYTHON = python3
 PROFILE = demo
 NOTEBOOKS =
@@ -18,7 +18,7 @@ ifneq ($(strip $(UNKNOWN)),)
 $(error unknown notebook $(strip $(UNKNOWN)); valid: $(sort $(basename $(notdir $(wildcard notebooks/*.ipynb)))))
 endif
 
-.PHONY: figures test lint bench publish clean
+.PHONY: figures test lint bench drill publish site clean
 
 figures: .venv/.installed
 	@.venv/bin/python -m mialib run --profile "$(PROFILE)" --seed "$(SEED)" $(if $(FRESH),--fresh) $(NOTEBOOKS)
@@ -33,8 +33,14 @@ lint: .venv/.installed
 bench: .venv/.bench
 	@.venv/bin/python -m benchmarks
 
+drill: .venv/.installed
+	@.venv/bin/python -m tests.drill
+
 publish: .venv/.installed
 	@.venv/bin/python -m mialib publish
+
+site: .venv/.installed
+	@.venv/bin/python -m mialib site
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,13 +1,19 @@
-"""Command line: `python -m mialib run|list|fetch|targets|calibrate|publish` (`--help` tells more)."""
+"""Command line: `python -m mialib run|list|fetch|targets|calibrate|publish|cite|site` (`--help` tells more)."""
 
 import argparse
+import ast
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mialib import batch, config
+from mialib import batch, config, live
+
+MOST_SEEDS = 1000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return args.call(args)
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        print("\nInterrupted. What is done is kept; without --fresh, the same command goes on.", file=sys.stderr)
         return 130
 
 
@@ -33,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m mialib",
         description="Runs the notebooks behind the figures, and looks after their data.",
         epilog="run and list take --profile demo|laptop|paper, --seed N and --out FOLDER; run also takes notebooks, "
-        "--workers N and --fresh. An interrupted run resumes: what is done and unchanged is kept.",
+        "--workers N, --parallel N, --memory GB, --seeds A..B, --set NAME=VALUE, --scheduler ADDRESS, --json and "
+        "--fresh. An interrupted run resumes: what is done and unchanged is kept.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -41,16 +48,32 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run notebooks and print a scorecard",
         description="Runs notebooks; writes executed notebooks, HTML, figures and logs. A notebook that is done, and "
-        "whose cells, parameters and mialib's source are unchanged since, is kept: an interrupted run resumes.",
+        "whose cells, parameters, data and mialib's source are unchanged since, is kept: an interrupted run resumes. "
+        "--seeds and --set make it a sweep: one folder a run under build/PROFILE/sweep, and a table of every cell with "
+        "its mean and 95 % interval over the seeds.",
     )
     run.add_argument("names", nargs="*", metavar="NOTEBOOK", help='number ("01") or file stem; none means all')
-    run.add_argument("--workers", type=_whole_number(1), help="worker processes for training (default: one a core)")
+    run.add_argument("--workers", type=_whole_number(1), help="cores to use in all (default: every core)")
+    run.add_argument(
+        "--parallel",
+        type=_whole_number(1),
+        help="notebooks at once, each with its share of the workers (default: as many as workers in demo, else 1)",
+    )
+    run.add_argument(
+        "--memory", type=_gigabytes, metavar="GB", help="memory for all notebooks at once (default: what is free)"
+    )
+    run.add_argument("--set", type=_setting, action="append", metavar="NAME=VALUE", help="a notebook's parameter")
+    run.add_argument("--scheduler", type=_address, help="Dask scheduler to train on, tcp://HOST:PORT")
+    run.add_argument("--json", action="store_true", help="print one JSON object an event and nothing else")
     run.add_argument("--fresh", action="store_true", help="run everything again, keep nothing")
     listing = commands.add_parser("list", help="list the notebooks and their state")
     for command in (run, listing):
         command.add_argument("--profile", default="demo", help=f"{', '.join(config.PROFILES)} (default demo)")
-        command.add_argument("--seed", type=_whole_number(0), default=0, help="seed of all random streams (default 0)")
-        command.add_argument("--out", type=Path, help="folder for the results (default build/PROFILE)")
+        seeds = command.add_mutually_exclusive_group()
+        seeds.add_argument("--seed", type=_whole_number(0), default=0, help="seed of all random streams (default 0)")
+        if command is run:
+            seeds.add_argument("--seeds", type=_seeds, metavar="A..B", help='several, such as "0..9" or "0,3,5..7"')
+        command.add_argument("--out", type=_folder, help="folder for the results (default build/PROFILE)")
     fetch = commands.add_parser("fetch", help="download data sets and check them")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="data set, such as purchase or texas")
     targets = commands.add_parser(
@@ -64,8 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     targets.add_argument("--keep", action="store_true", help="copy the weights and logs to data/targets afterwards")
     calibrate = commands.add_parser("calibrate", help="show how well the simulators fit what is published")
     publish = commands.add_parser("publish", help="copy the laptop profile's notebooks and figures to be committed")
+    cite = commands.add_parser("cite", help="print caption, BibTeX and LaTeX lines of an exhibit")
+    cite.add_argument("name", metavar="EXHIBIT", help='notebook number ("04"), file stem, or id ("shokri-fig4")')
+    pages = commands.add_parser("site", help="make a static site from the committed notebooks, in build/site")
 
     calls = {run: _run, listing: _list, fetch: _fetch, targets: _targets, calibrate: _calibrate, publish: _publish}
+    calls |= {cite: _cite, pages: _site}
     for command, call in calls.items():
         command.set_defaults(call=call, refuse=command.error, usage=command.format_usage)
     return parser
@@ -80,18 +107,105 @@ def _whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def _jobs(args: argparse.Namespace, names: list[str], workers: int) -> list[batch.Job]:
+def _gigabytes(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text, re.ASCII) or float(text) <= 0:
+        raise argparse.ArgumentTypeError(f'must be a number of gigabytes above 0, such as "8", not {text!r}')
+    return float(text) * batch.GB
+
+
+def _seeds(text: str) -> list[int]:
+    """ "0..9", "7", "0,3,5..7": the seeds, each once, in order."""
+    seeds: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", part, re.ASCII)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last or last - first >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(
+                f'must be seeds such as "0..9" or "0,3,5..7", at most {MOST_SEEDS}, not {text!r}'
+            )
+        seeds.update(range(first, last + 1))
+    if len(seeds) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_SEEDS} seeds, not {len(seeds)}")
+    return sorted(seeds)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier() and value):
+        raise argparse.ArgumentTypeError(f'must be NAME=VALUE, such as "k=3", not {text!r}')
+    if name in ("profile", "seed"):
+        raise argparse.ArgumentTypeError(f"{name} has an option of its own: --{name}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value
+
+
+def _address(text: str) -> str:
+    found = re.fullmatch(r"(?:tcp|tls)://([\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})", text, re.ASCII)
+    if not found:
+        raise argparse.ArgumentTypeError(f'must be an address such as "tcp://host:8786", not {text!r}')
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(
+            f"no scheduler answers at {text} ({error}); start one: dask scheduler"
+        ) from error
+    return text
+
+
+def _folder(text: str) -> Path:
+    if not text or "\0" in text or (Path(text).exists() and not Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f"must be a folder, there or yet to be made, not {text!r}")
+    return Path(text)
+
+
+def _jobs(args: argparse.Namespace, names: list[str], settings: dict[str, Any]) -> list[batch.Job]:
+    """The jobs asked for, on all cores each."""
     out = args.out or config.ROOT / "build" / args.profile
     try:
-        return batch.plan(names, args.profile, args.seed, workers, out, batch.NOTEBOOKS)
+        workers = getattr(args, "workers", None) or config.workers()
+        return batch.plan(names, args.profile, args.seed, workers, out, batch.NOTEBOOKS, settings)
     except ValueError as error:
         args.refuse(str(error))
 
 
 def _run(args: argparse.Namespace) -> int:
-    jobs = _jobs(args, args.names, args.workers or config.workers())
-    failures = batch.run(jobs, args.fresh)
+    settings = dict(args.set or ())
+    if len(settings) < len(args.set or ()):
+        args.refuse("argument --set: a parameter is set twice; it takes one value, seeds are what a sweep is over")
+    jobs = _jobs(args, args.names, settings)
+    if (args.parallel or 1) > jobs[0].workers:
+        args.refuse(f"argument --parallel: {args.parallel} at once need as many --workers, not {jobs[0].workers}")
     out = jobs[0].out
+    if args.seeds or settings:
+        from mialib import sweep  # imports scikit-learn, which the other commands do without
+
+        jobs = sweep.spread(jobs, args.seeds or [args.seed])
+        out = jobs[0].out.parent
+    parallel = min(args.parallel or (jobs[0].workers if args.profile == "demo" else 1), len(jobs))
+    jobs = [replace(job, workers=max(1, job.workers // parallel), scheduler=args.scheduler or "") for job in jobs]
+    tell = live.json_lines if args.json else live.lines()
+    failures = batch.run(jobs, args.fresh, parallel, args.memory, tell)
+    table = None
+    if args.seeds or settings:
+        table = sweep.write(sweep.finished(jobs[0], out), out)
+    if args.json:
+        tell({"event": "end", "of": len(jobs), "failed": failures, "out": str(out), "table": table and str(table)})
+        return 1 if failures else 0
+    if table:
+        print(f"\n{sweep.shown(table)}\n\nIn {os.path.relpath(table)}; each run in a folder beside it.")
+    else:
+        _show_results(out)
+    if failures:
+        print(f"\n{len(failures)} of {len(jobs)} notebooks failed; as far as they came they are in the logs folder:")
+        for name, error in failures.items():
+            print(f"  {name}: {error}")
+    return 1 if failures else 0
+
+
+def _show_results(out: Path) -> None:
+    """The scorecard and where to look."""
     if card := batch.scorecard(out):
         print(f"\n{card}")
     print("\nLook into:")
@@ -102,15 +216,10 @@ def _run(args: argparse.Namespace) -> int:
         ("logs", "what they printed"),
     ):
         print(f"  {os.path.relpath(out / folder):<28} {what}")
-    if failures:
-        print(f"\n{len(failures)} of {len(jobs)} notebooks failed; as far as they came they are in the logs folder:")
-        for stem, error in failures.items():
-            print(f"  {stem}: {error}")
-    return 1 if failures else 0
 
 
 def _list(args: argparse.Namespace) -> int:
-    for job in _jobs(args, [], 1):
+    for job in _jobs(args, [], {}):
         print(f"{job.stem:<36} {batch.state(job):<12} {batch.title(job.source)}")
     return 0
 
@@ -125,7 +234,6 @@ def _fetch(args: argparse.Namespace) -> int:
             args.refuse(str(error))
         for path in paths:
             print(f"{name}: {os.path.relpath(path)}")
-    print("Notebooks already run do not see new data by themselves: run them again with --fresh.")
     return 0
 
 
@@ -140,6 +248,7 @@ def _targets(args: argparse.Namespace) -> int:
             print(os.path.relpath(path))
     except (ValueError, FileNotFoundError) as error:
         args.refuse(str(error))
+    print("Notebooks already run do not see new weights by themselves: run them again with --fresh.")
     return 0
 
 
@@ -157,6 +266,30 @@ def _publish(args: argparse.Namespace) -> int:
         args.refuse(str(error))
     for path in paths:
         print(os.path.relpath(path))
+    return 0
+
+
+def _cite(args: argparse.Namespace) -> int:
+    from mialib import citing  # imports matplotlib, which the other commands do without
+
+    figures = config.ROOT / "figures"
+    try:
+        record = citing.find(args.name, figures)
+    except ValueError as error:
+        args.refuse(str(error))
+    title = batch.title(batch.NOTEBOOKS / f"{record['notebook']}.ipynb")
+    print(citing.cite(record, title, figures))
+    return 0
+
+
+def _site(args: argparse.Namespace) -> int:
+    from mialib import site  # imports matplotlib, which the other commands do without
+
+    try:
+        pages = site.build(config.ROOT / "build" / "site")
+    except ValueError as error:
+        args.refuse(str(error))
+    print(f"{len(pages)} pages; open {os.path.relpath(pages[0])} in a browser")
     return 0
 
 

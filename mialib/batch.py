@@ -1,6 +1,7 @@
-"""Runs notebooks with papermill: each in a process of its own, resumable, checked, and summed up in a scorecard."""
+"""Runs notebooks with papermill: each in a process of its own, side by side, resumable, checked, and summed up."""
 
 import ast
+import functools
 import hashlib
 import json
 import math
@@ -8,11 +9,14 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,13 +24,17 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import config, published, runs
+from mialib import committed, config, live, locks, pool, published, runs
 
 NOTEBOOKS = config.ROOT / "notebooks"
 WIDTH, HEIGHT = 100, 40  # the screen that the scorecard fits on
+GB = 2**30
+# What a notebook is taken to need until it has run once: itself, and each worker process.
+PEAK, PEAK_WORKER = 1.0 * GB, 0.5 * GB
 MARKS = {"M": "*", "S": "+", "R": ""}  # of simulated and substitute data in the scorecard
 
 # nbconvert's page without the three scripts it would fetch from the network: require.js, MathJax and Mermaid.
@@ -45,14 +53,27 @@ class Job:
     profile: str
     seed: int
     workers: int
+    settings: tuple[tuple[str, Any], ...] = ()  # parameters other than profile and seed
+    scheduler: str = ""  # address of a Dask scheduler that training runs on
+    label: str = ""  # tells the runs of a sweep apart
 
     @property
     def stem(self) -> str:
         return self.source.stem
 
     @property
+    def name(self) -> str:
+        """The stem, and in a sweep which run: what messages say."""
+        return f"{self.stem} {self.label}".rstrip()
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        return {"profile": self.profile, "seed": self.seed}
+        return {"profile": self.profile, "seed": self.seed} | dict(self.settings)
+
+    @property
+    def reads_the_others(self) -> bool:
+        """The overview (00) reads the records of the others in its folder, so it runs after them."""
+        return self.stem.startswith("00")
 
     @property
     def executed(self) -> Path:
@@ -70,7 +91,13 @@ class Job:
 
     @property
     def log(self) -> Path:
+        """What the notebook printed, run after run."""
         return self.out / "logs" / f"{self.stem}.log"
+
+    @property
+    def history(self) -> Path:
+        """How long the notebook took in this profile when it last ran, and its peak memory."""
+        return config.cache_dir() / "runs" / self.profile / f"{self.stem}.json"
 
     def figures(self) -> list[Path]:
         """The files this notebook has saved under figures/, sorted."""
@@ -78,12 +105,19 @@ class Job:
 
 
 def plan(
-    names: Iterable[str], profile: str, seed: int, workers: int, out: Path, notebooks: Path = NOTEBOOKS
+    names: Iterable[str],
+    profile: str,
+    seed: int,
+    workers: int,
+    out: Path,
+    notebooks: Path = NOTEBOOKS,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
     """The jobs for `names` (number "01" or file stem; none means all), in the order they run.
 
-    ValueError, in one line with what is valid, for an unknown profile or notebook, or a notebook whose parameters
-    cell lacks a parameter we set (papermill itself only warns).
+    `settings`: values of parameters other than profile and seed. ValueError, in one line with what is valid, for an
+    unknown profile or notebook, or a notebook whose parameters cell lacks a parameter we set (papermill itself only
+    warns) or holds a value of another type.
     """
     config.check_profile(profile)
     known = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
@@ -95,12 +129,11 @@ def plan(
         if not matches:
             raise ValueError(f"unknown notebook {name!r}; valid notebooks: {', '.join(known)}")
         chosen.update(matches)
-    # The overview (00) reads the records of the others, so it runs last.
-    order = sorted(chosen or known, key=lambda stem: (stem.startswith("00"), stem))
-    jobs = [Job(known[stem], out.resolve(), profile, seed, workers) for stem in order]
+    fixed = tuple(sorted((settings or {}).items()))
+    jobs = [Job(known[stem], out.resolve(), profile, seed, workers, fixed) for stem in sorted(chosen or known)]
     for job in jobs:
         _check_parameters(job)
-    return jobs
+    return sorted(jobs, key=lambda job: job.reads_the_others)
 
 
 def _check_parameters(job: Job) -> None:
@@ -112,21 +145,46 @@ def _check_parameters(job: Job) -> None:
     if unknown:
         valid = ", ".join(declared) or "none (no cell tagged `parameters`)"
         raise ValueError(f"{job.stem} has no parameter {', '.join(unknown)}; its parameters: {valid}")
+    for name, value in job.settings:
+        default = declared[name]["default"]
+        if type(value) is not _type(default):
+            raise ValueError(f"{job.stem}: {name} must be of the type of its default, {default}, not {value!r}")
+
+
+def _type(default: str) -> type:
+    try:
+        return type(ast.literal_eval(default))
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"only parameters with a plain default can be set, and this one's is {default}") from error
 
 
 def inputs(job: Job) -> str:
-    """Digest of all the job's results depend on: its cells, mialib's source, the published numbers, parameters.
+    """Digest of all the job's results depend on: its cells, mialib's source, the published numbers, parameters, data.
 
-    Outside `demo` they depend on the data files that are there (names and sizes; contents are checked when loaded),
-    and the overview's on the other notebooks' records.
+    Data: the digests in data/registry.csv, which are checked when a file is loaded (whether it is downloaded yet
+    changes nothing); name, size and time of the files in `config.BROUGHT`; the weights in data/targets. The overview
+    depends on the other notebooks' records too.
     """
     files = [*config.ROOT.glob("mialib/**/*.py"), *config.ROOT.glob("data/published/*.csv")]
-    if job.stem.startswith("00"):
+    files += config.ROOT.glob("data/registry.csv")
+    if job.reads_the_others:
         files += [path for path in job.out.glob("figures/*.json") if path.stem != job.stem]
     texts = [(path.name, path.read_text()) for path in sorted(files)]
+    weights = [(path.name, _weights(path, *_stamp(path))) for path in sorted(config.ROOT.glob("data/targets/*.safe*"))]
     raw = config.raw_dir()
-    data = sorted((str(p.relative_to(raw)), p.stat().st_size) for p in raw.rglob("*") if p.is_file())
-    return runs.digest(_cells(job.source), texts, job.parameters, [] if job.profile == "demo" else data)
+    found = sorted(p for name in config.BROUGHT[job.profile] for p in (raw / name).rglob("*") if p.is_file())
+    brought = [(p.relative_to(raw).as_posix(), *_stamp(p)) for p in found]
+    return runs.digest(_cells(job.source), texts, job.parameters, weights, brought)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+@functools.cache
+def _weights(path: Path, size: int, time_ns: int) -> str:
+    """The file's digest, computed once for all notebooks of a run."""
+    return _file_digest(path)
 
 
 def _cells(path: Path) -> list[tuple[str, str, list[str]]]:
@@ -138,13 +196,28 @@ def state(job: Job) -> str:
     """One of "done", "out of date" (an input changed or a result is gone), "unfinished" and "not run"."""
     if not job.executed.exists():
         return "unfinished" if job.unfinished.exists() else "not run"
-    made = nbformat.read(job.executed, as_version=4).metadata.mialib
-    whole = job.html.exists() and made.figures == _digests(job)
-    return "done" if whole and made.inputs == inputs(job) else "out of date"
+    try:
+        notebook = nbformat.read(job.executed, as_version=4)
+        made = notebook.metadata.mialib
+        whole = made.itself == _itself(notebook) and made.html == _file_digest(job.html)
+        done = whole and made.figures == _digests(job) and made.inputs == inputs(job)
+    except Exception:  # a damaged file may raise anything, and another runner may be at it
+        return "out of date"
+    return "done" if done else "out of date"
 
 
 def _digests(job: Job) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.figures()}
+    return {path.name: _file_digest(path) for path in job.figures()}
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _itself(notebook: nbformat.NotebookNode) -> str:
+    """Digest of all that the notebook holds, but for this digest."""
+    about = {key: value for key, value in notebook.metadata.mialib.items() if key != "itself"}
+    return runs.digest(json.dumps({**notebook, "metadata": {**notebook.metadata, "mialib": about}}, sort_keys=True))
 
 
 def title(path: Path) -> str:
@@ -156,56 +229,158 @@ def title(path: Path) -> str:
     return ""
 
 
-def run(jobs: list[Job], fresh: bool = False) -> dict[str, str]:
-    """Run the jobs one after another, a line each; what is done and unchanged is kept unless `fresh`.
+@dataclass(frozen=True)
+class Past:
+    """What is known of a notebook before it runs."""
 
-    A failing notebook does not stop the others. Returns what went wrong, by notebook stem.
+    seconds: float | None  # None: it has not come to its end yet
+    peak: float  # bytes
+
+
+def past(job: Job) -> Past:
+    """How long the notebook took, and the memory it used, when it last ran; a guess of the memory if it has not."""
+    guess = PEAK + job.workers * PEAK_WORKER
+    try:
+        seen = json.loads(job.history.read_text())
+        seconds = None if seen["seconds"] is None else float(seen["seconds"])
+        peak, workers = float(seen["peak"]), float(seen["workers"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return Past(None, guess)
+    if not (0 < peak < math.inf and (seconds is None or 0 < seconds < math.inf)):
+        return Past(None, guess)
+    return Past(seconds, max(peak, guess) if seconds is None or job.workers > workers else peak)
+
+
+def _note(job: Job, seconds: float | None, peak: float) -> None:
+    seen = {"seconds": seconds, "peak": peak, "workers": job.workers}
+    with suppress(OSError):  # without it the next run only guesses
+        runs.write_atomic(job.history, json.dumps(seen).encode())
+
+
+def run(
+    jobs: list[Job],
+    fresh: bool = False,
+    parallel: int = 1,
+    memory: float | None = None,
+    tell: Callable[[live.Event], None] | None = None,
+) -> dict[str, str]:
+    """Run the jobs, at most `parallel` at once; what is done and unchanged is kept unless `fresh`.
+
+    A job waits until the memory it used last time (see `past`) fits into `memory` bytes (None: what is free now)
+    beside the others; one that never fits runs alone. A failing notebook does not stop the others. `tell` gets an
+    event ("kept", "started", "running", "done", "failed") when it happens; by default they are printed. Returns what
+    went wrong, by `Job.name`.
     """
-    failures = {}
-    end = "\033[K\n" if sys.stdout.isatty() else "\n"
-    for number, job in enumerate(jobs, 1):
-        head = f"[{number}/{len(jobs)}] {job.stem}"
-        if not fresh and state(job) == "done":
-            print(f"{head}  unchanged, kept", flush=True)
-            continue
-        if sys.stdout.isatty():
-            print(f"{head}  running", end="\r", flush=True)
-        begun = time.monotonic()
-        error = _in_process(job)
-        minutes, seconds = divmod(round(time.monotonic() - begun), 60)
-        print(
-            f"{head}  {f'{minutes}m' if minutes else ''}{seconds}s  {'FAILED' if error else 'ok'}", end=end, flush=True
-        )
-        if error:
-            failures[job.stem] = error
+    tell = tell or live.lines()
+    memory = memory or psutil.virtual_memory().available
+    known = {job.name: past(job) for job in jobs}
+    waiting, running, failures = list(jobs), [], {}
+
+    def say(event: str, job: Job, **more: Any) -> None:
+        about = {"event": event, "notebook": job.stem, "run": job.label}
+        about |= {"finished": len(jobs) - len(waiting) - len(running), "of": len(jobs)}
+        tell(about | more | {"left": _left(waiting, running, parallel, known)})
+
+    for job in [] if fresh else jobs:
+        if not job.reads_the_others and state(job) == "done":
+            waiting.remove(job)
+            say("kept", job)
+    try:
+        while waiting or running:
+            while job := _next(waiting, running, parallel, memory, known):
+                waiting.remove(job)
+                if not fresh and state(job) == "done":
+                    say("kept", job)
+                    continue
+                running.append(pool.start(_child, job, fresh))
+                say("started", job)
+            for each, sent in pool.look(running) if running else ():
+                running.remove(each)
+                error, seconds = sent or ("the process running it was killed (out of memory?)", None)
+                if error:
+                    failures[each.task.name] = error
+                # One that only waited for another runner, or trained on a cluster, says nothing of what it takes here.
+                if (error or seconds) and not each.task.scheduler:
+                    _note(each.task, seconds or known[each.task.name].seconds, each.peak)
+                    known |= {job.name: past(job) for job in jobs if job.stem == each.task.stem}
+                used = {"seconds": round(each.seconds, 1), "peak_mb": round(each.peak / 2**20)}
+                say("failed" if error else "done", each.task, **used, **({"error": error} if error else {}))
+            if running:
+                say("running", running[0].task, running={each.task.name: each.seconds for each in running})
+    finally:
+        for each in running:
+            pool.stop(each)
     return failures
 
 
-def _in_process(job: Job) -> str:
-    """Run the job in a new process; what went wrong, "" when nothing did."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(job, sender), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        return "the process running it was killed (out of memory?)"
-    finally:
-        process.terminate()
-        process.join()
+def _next(
+    waiting: list[Job], running: list[pool.Running], parallel: int, memory: float, known: Mapping[str, Past]
+) -> Job | None:
+    """The first job that may start now, None while none may."""
+    if len(running) >= parallel:
+        return None
+    used = sum(max(each.peak, known[each.task.name].peak) for each in running)
+    unfinished = [job for job in (*waiting, *(each.task for each in running)) if not job.reads_the_others]
+    for job in waiting:
+        if job.reads_the_others and any(other.out == job.out for other in unfinished):
+            continue
+        if not running or used + known[job.name].peak <= memory:
+            return job
+    return None
 
 
-def _child(job: Job, sender: Connection) -> None:
-    """What the new process does: set itself up, execute, send back what went wrong."""
+def _left(waiting: list[Job], running: list[pool.Running], parallel: int, known: Mapping[str, Past]) -> float | None:
+    """Seconds until all have ended, from how long they took last time; None when nothing is known of any."""
+    seen = [each.seconds for each in known.values() if each.seconds]
+    if not seen:
+        return None
+    usual = sum(seen) / len(seen)
+    going = [max(0.0, (known[each.task.name].seconds or usual) - each.seconds) for each in running]
+    coming = [known[job.name].seconds or usual for job in waiting]
+    return round(max([sum(going + coming) / parallel, *going, *coming]), 1)
+
+
+def _child(job: Job, fresh: bool, sender: Connection) -> None:
+    """What the new process does: set itself up, execute, send back what `_in_turn` returns."""
     parent = multiprocessing.parent_process()
-    # A killed runner leaves no orphan: this process ends with it, and the kernel ends with this process.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    for path in (job.executed, *job.figures()):
-        path.unlink(missing_ok=True)
+    # A killed runner leaves no orphan: this process ends with it, and so do the kernel and its workers.
+    threading.Thread(target=lambda: (parent.join(), _end()), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: _end())  # the runner says that it was interrupted
+    try:
+        sender.send(_in_turn(job, fresh))
+    except Exception as error:  # such as a full disk
+        traceback.print_exc()
+        sender.send((f"{type(error).__name__}: {error}", None))
+
+
+def _end() -> None:
+    pool.end_children(os.getpid())
+    os._exit(1)
+
+
+def _in_turn(job: Job, fresh: bool) -> tuple[str, float | None]:
+    """Execute the job, unless another runner that was at it has just done so; what went wrong, and the seconds it took.
+
+    No seconds where it failed or was not executed.
+    """
     for folder in (job.executed.parent, job.html.parent, job.log.parent, job.out / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
+    with locks.turn(job.log.with_suffix(".lock")):
+        if not fresh and state(job) == "done":
+            return "", None
+        begun = time.monotonic()
+        for path in (job.executed, *job.figures()):
+            path.unlink(missing_ok=True)
+        _set_environment(job)
+        with job.log.open("a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {job.parameters}", file=log, flush=True)
+            error = _execute(job, log)
+            return error, None if error else round(time.monotonic() - begun, 1)
+
+
+def _set_environment(job: Job) -> None:
     python_path = os.environ.get("PYTHONPATH", "")
     jupyter_path = os.environ.get("JUPYTER_PATH", "")
     os.environ |= {
@@ -215,10 +390,8 @@ def _child(job: Job, sender: Connection) -> None:
         "JUPYTER_PATH": os.pathsep.join(filter(None, (f"{sys.prefix}/share/jupyter", jupyter_path))),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(config.ROOT), python_path))),
     }
-    with job.log.open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        sender.send(_execute(job, log))
+    if job.scheduler:
+        os.environ["MIALIB_SCHEDULER"] = job.scheduler
 
 
 def _execute(job: Job, log: Any) -> str:
@@ -247,8 +420,10 @@ def _execute(job: Job, log: Any) -> str:
     notebook.metadata["mialib"] = job.parameters | {
         "inputs": made_from,
         "seconds": round(time.monotonic() - begun, 1),
-        "figures": _digests(job),
+        "html": _file_digest(job.html),
+        **committed.stamp(notebook, job.figures()),
     }
+    notebook.metadata.mialib["itself"] = _itself(nbformat.reads(nbformat.writes(notebook), as_version=4))
     runs.write_atomic(job.executed, nbformat.writes(notebook).encode())  # last: its presence says "complete"
     job.unfinished.unlink()
     return ""
@@ -286,7 +461,10 @@ def _reached(path: Path) -> str:
     """The last cell that a notebook with a dead kernel had begun."""
     if not path.exists():
         return "before the first cell"
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    try:
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    except ValueError:  # half-written: the disk was full
+        return "in a cell that was not saved"
     begun = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
     return _name(begun[-1].execution_count, begun[-1].source) if begun else "before the first cell"
 
@@ -342,28 +520,39 @@ def _number(value: float | None) -> str:
 def publish(out: Path, notebooks: Path = NOTEBOOKS, figures: Path = config.ROOT / "figures") -> list[Path]:
     """Copy the executed laptop notebooks in `out` to `notebooks`, and their figures to `figures`; the files written.
 
-    The cell papermill injected is dropped, as its values equal those of the parameters cell. ValueError, and
-    nothing is written, if a notebook is missing, failed, was run with other parameters, or was edited since.
+    The gallery, figures/README.md, is written anew, and figures that a notebook no longer saves are removed. The cell
+    papermill injected is dropped, as its values equal those of the parameters cell. ValueError, and nothing is
+    written, if a notebook is missing, failed, was run with other parameters, or was edited since.
     """
+    from mialib import citing  # imports matplotlib, which running does without
+
     jobs = plan([], "laptop", 0, 1, out, notebooks)
     clean = {job.source: _clean(job) for job in jobs}
     for path, notebook in clean.items():
         runs.write_atomic(path, nbformat.writes(notebook).encode())
     figures.mkdir(parents=True, exist_ok=True)
+    for job in jobs:
+        for path in figures.glob(f"{job.stem}*"):
+            path.unlink()
     copies = [Path(shutil.copy(path, figures / path.name)) for job in jobs for path in job.figures()]
-    return [*clean, *copies]
+    gallery = citing.gallery(figures, {job.stem: title(job.source) for job in jobs})
+    runs.write_atomic(figures / "README.md", gallery.encode())
+    return [*clean, *copies, figures / "README.md"]
 
 
 def _clean(job: Job) -> nbformat.NotebookNode:
-    """The executed notebook as committed: no injected cell and no paths or timings in its metadata."""
+    """The executed notebook as committed: no injected cell and no paths or timings; of its metadata, what
+    `committed.faults` asks for."""
     again = "run `make figures PROFILE=laptop` first"
     if not job.executed.exists():
         raise ValueError(f"{job.stem} has no executed notebook in {os.path.relpath(job.out)}; {again}")
     notebook = nbformat.read(job.executed, as_version=4)
     if wrong := fault(notebook):
         raise ValueError(f"{job.stem}: {wrong}; {again}")
+    if "outputs" not in notebook.metadata.get("mialib", {}):
+        raise ValueError(f"{job.stem} was run by an older mialib; {again}")
     declared = papermill.inspect_notebook(job.executed)
-    defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in declared.items()}
+    defaults = {name: ast.literal_eval(declared[name]["default"]) for name in job.parameters}
     used = {name: notebook.metadata.mialib[name] for name in job.parameters}
     if used != defaults or used != job.parameters:
         raise ValueError(f"{job.stem} was run with {used}, its defaults are {defaults}; {again}")
@@ -373,9 +562,13 @@ def _clean(job: Job) -> nbformat.NotebookNode:
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
     if cells != _cells(job.source):
         raise ValueError(f"{job.stem} was edited after it was run; {again}")
+    stamp = committed.stamp(notebook, job.figures())
+    if stamp["outputs"] != notebook.metadata.mialib.outputs:
+        raise ValueError(f"{job.stem}: its outputs were edited after it was run; {again}")
     if state(job) != "done":
         raise ValueError(f"{job.stem} is out of date: mialib or the data changed after it was run; {again}")
-    del notebook.metadata["papermill"], notebook.metadata["mialib"]
+    del notebook.metadata["papermill"]
+    notebook.metadata["mialib"] = used | stamp
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)

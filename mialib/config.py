@@ -9,6 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("demo", "laptop", "paper")
+# Folders of `raw_dir()` that change results by being there. All else is downloaded where it is needed and missing.
+BROUGHT = {"demo": (), "laptop": ("purchase", "texas"), "paper": ("imagenet",)}
+# Figures, in inches. In a figure no wider than this, text of 10 points is still 6 points in a column of a two-column
+# paper (3.25 inches), or across its page (6.8 inches).
+ONE_COLUMN, TWO_COLUMNS = 5.4, 11.3
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,11 @@ def settings(exhibit: str, profile: str) -> tuple[Row, ...]:
     if exhibit not in _SETTINGS:
         raise ValueError(f"unknown exhibit {exhibit!r}; valid exhibits: {', '.join(_SETTINGS)}")
     return _SETTINGS[exhibit][profile]
+
+
+def exhibit_id(notebook: str) -> str:
+    """The name an exhibit is cited by: "04_shokri_fig4_sizes" -> "shokri-fig4". Number and topic may change, it not."""
+    return "-".join(notebook.split("_")[1:3])
 
 
 def targets(profile: str) -> dict[str, Target]:

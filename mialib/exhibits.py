@@ -477,6 +477,11 @@ def _network(name: str, profile: str) -> str:
     return "-".join([targets.PRINTED[name][1], *shape])
 
 
+def label(name: str, profile: str) -> str:
+    """A target as figures call it: "CIFAR-10 AlexNet", with a star where a caveat keeps it from a verdict."""
+    return " ".join(targets.PRINTED[name]) + ("*" if targets.caveat(name, profile) else "")
+
+
 def attacked_targets(loaded: Iterable[Trained], profile: str) -> pd.DataFrame:
     """One line a target: data, tier, the paper's name of the model, what was run, counts, accuracies, and a caveat."""
     rows = []

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from mialib import defenses, models, platforms, runs, signals, splits, synthesis
+from mialib import defenses, locks, models, platforms, runs, signals, splits, synthesis
 from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -251,7 +251,8 @@ def attack_all(
     words = (seed, "attack", about["dataset"], about["size"])
     sampled = [balance(target, runs.stream(*words, "evaluation", i)) for i, target in enumerate(targets)]
     seen = pool(shadows)
-    answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
+    with locks.held("attacks", *words):
+        answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
     answers |= {
         "gap": [baselines.gap(target) for target in sampled],
         "zero_r": [baselines.zero_r(target) for target in sampled],

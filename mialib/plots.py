@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from mialib import metrics
+from mialib import config, metrics
 
 SIMULATED = {"facecolor": "0.95", "edgecolor": "0.80", "hatch": "///", "linewidth": 0}
 TIER_TEXT = {"R": "R", "S": "S, substitute", "M": "M, simulated"}
@@ -395,7 +395,7 @@ def _grid(panels, width, height, **shared) -> tuple[Figure, dict[str, Axes]]:
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(max(6, width * columns), height * rows + 0.9),
+        figsize=(min(max(config.ONE_COLUMN, width * columns), config.TWO_COLUMNS), height * rows + 0.9),
         squeeze=False,
         layout="constrained",
         **shared,

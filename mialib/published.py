@@ -11,7 +11,7 @@ import pandas as pd
 
 from mialib import config
 
-# Tables that can be compared, and the column that tells apart the rows of one data set.
+# The column that tells apart the rows of one data set, where it is not called "setting".
 SETTING = {
     "shokri_table1": "platform",
     "shokri_table2": "subset",
@@ -26,7 +26,7 @@ SETTING = {
     "shokri_fig10": "subset",
     "shokri_fig11": "subset",
     "shokri_fig12": "subset",
-} | {f"rezaei_table{number}": "setting" for number in range(1, 8)}
+}
 # Published points to draw beside ours, and their columns of text; every other column holds numbers.
 POINTS = {
     "shokri_fig4_left_cifar10_by_class": ("dataset",),
@@ -68,18 +68,23 @@ _REQUIRED = ("dataset", "setting", "metric", "value", "low", "high", "tier")
 _OPTIONAL = ("model", "variant", "note", "not_comparable")
 
 
+def tables() -> list[str]:
+    """Names of the published tables that can be compared: the files of data/published that state a tolerance."""
+    return [path.stem for path in sorted(_path("*").parent.glob("*.csv")) if "tolerance" in _header(path)]
+
+
 def load(name: str) -> pd.DataFrame:
     """One published table: columns dataset, model, setting, metric, published, tolerance, source, in file order.
 
-    `setting` is the content of the column that SETTING names: Table III's mitigation, Fig 4's training size, "all"
-    where each data set has one setting; "AlexNet, correct" for Rezaei & Liu. `tolerance` is absolute and was fixed
-    before any run. `published` is nan where the paper prints a dash. ValueError if the name is unknown or the file
-    malformed.
+    `setting` is the content of the column of that name, or of the one SETTING names: Table III's mitigation, Fig 4's
+    training size, "all" where each data set has one setting; "AlexNet, correct" for Rezaei & Liu. `tolerance` is
+    absolute and was fixed before any run. `published` is nan where the paper prints a dash. ValueError if the name is
+    unknown or the file malformed.
     """
-    if name not in SETTING:
-        raise ValueError(f"unknown published table {name!r}; valid tables: {', '.join(SETTING)}")
-    path = _path(name)
-    renamed = {"dataset": "dataset", "model": "model", SETTING[name]: "setting", "metric": "metric"}
+    path, setting = _path(name), SETTING.get(name, "setting")
+    if name not in SETTING and (not path.exists() or "tolerance" not in _header(path)):
+        raise ValueError(f"unknown published table {name!r}; valid tables: {', '.join(tables())}")
+    renamed = {"dataset": "dataset", "model": "model", setting: "setting", "metric": "metric"}
     renamed |= {"value": "published", "tolerance": "tolerance", "source": "source"}
     table = _read(path, renamed)
     dash = table["raw"].eq("-") if "raw" in table else False
@@ -183,6 +188,10 @@ def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 def _path(name):
     return config.ROOT / "data" / "published" / f"{name}.csv"
+
+
+def _header(path):
+    return path.read_text(encoding="utf-8").partition("\n")[0].split(",")
 
 
 def _read(path: Path, needed: Iterable[str]) -> pd.DataFrame:

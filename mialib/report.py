@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from mialib import config, published, runs
+from mialib import __version__, config, published, runs
 
 # Kinds of mark, from the top of a row down: own shape, colour and height, so that none hides another, even in grey.
 _BLUE, _, _GREEN, _RED = sns.color_palette("colorblind")[:4]
@@ -39,7 +40,7 @@ _CAPTIONS = {
     "S": "Real substitutes, not the paper's own data: {}.",
     "M": "SIMULATED data, which say nothing about the published numbers: {}.",
 }
-_LATEX = str.maketrans(
+LATEX = str.maketrans(  # of a text in LaTeX: text.translate(LATEX)
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -72,11 +73,11 @@ def dots(
 ) -> Figure:
     """Dot-and-interval plot: a row a category, our value and interval beside what it is held against.
 
-    `table` has columns label (the row), tier (R, S or M), value, low, high, and any of published, rerun, gap;
-    nan draws nothing. With a column panel there is one panel a distinct value, sharing rows and x axis. Order is
-    that of first appearance. `labels` replaces legend texts (keys of MARKS, or chance); `chance` is where ZeroR's
-    dashed line stands. Simulated rows are hatched and say so. ValueError for missing columns, an empty table, an
-    unknown tier or legend key, a row met twice, or tiers that vary within both a row and a panel.
+    `table` has columns label (the row), tier (R, S or M), value, low, high, and any of published, rerun, gap; nan draws
+    nothing. With a column panel there is one panel a distinct value, sharing rows and x axis. Order is that of first
+    appearance. `labels` replaces legend texts (keys of MARKS, or chance); the legend says what a star in a label means.
+    `chance` is where ZeroR's dashed line stands. Simulated rows are hatched and say so. ValueError for missing columns,
+    an empty table, an unknown tier or legend key, a row met twice, or tiers that vary within both a row and a panel.
     """
     table, labels = _dots_table(table), dict(labels or {})
     if not labels.keys() <= {*MARKS, "chance"}:
@@ -86,14 +87,15 @@ def dots(
     if not by_panel and not _one_tier(table, "label"):
         raise ValueError("a tier must belong to a row or to a panel: split the table")
     heights = _marks(table)
-    size = (7 if len(panels) == 1 else 2 + 2.6 * len(panels), 1.6 + (0.3 + 0.06 * len(heights)) * len(rows))
+    width = config.ONE_COLUMN if len(panels) == 1 else min(2 + 2.6 * len(panels), config.TWO_COLUMNS)
+    size = (width, 1.6 + (0.3 + 0.06 * len(heights)) * len(rows))
     figure, axes = plt.subplots(
         1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for ax, panel in zip(axes[0], panels, strict=True):
         here = table[table["panel"] == panel]
         _panel(ax, here.assign(y=[rows.index(label) for label in here["label"]]), len(rows), chance, heights)
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel(textwrap.fill(xlabel, 26))  # beside row labels and other panels there is no room for more
         ax.set_title(f"{panel}\n[{_TIER_TEXT[here['tier'].iloc[0]]}]" if by_panel else panel)
     tiers = dict(zip(table["label"], table["tier"], strict=True))
     names = rows if by_panel else [f"{label}  [{_TIER_TEXT[tiers[label]]}]" for label in rows]
@@ -197,19 +199,19 @@ def save(
 ) -> dict[str, Path]:
     """Write an exhibit's figures (PDF, PNG, SVG), tables (CSV, LaTeX) and record (JSON); file name -> path.
 
-    `tiers` (data set -> tier) go into the caption of every figure's metadata and LaTeX table, see `caption`. Files
-    go to `config.figures_dir(run.profile)`, named after the notebook: `<stem>.pdf` for suffix "",
-    `<stem>_<suffix>.pdf` otherwise. The record has keys exhibit, notebook, profile, seed, cells (keys
-    `published.CELL`) and run (`runs.provenance` with `data`, name -> digest); two runs with one seed differ in
-    `run` alone. It is written last, so it never speaks of files that are not there. A table's index is left out
-    when it is a plain count. ValueError for a bad suffix or a cell with other keys.
+    `tiers` (data set -> tier) go into the caption of every figure's metadata and LaTeX table, see `caption`. A PDF
+    also says its exhibit's id, version and commit. Files go to `config.figures_dir(run.profile)`, named after the
+    notebook: `<stem>.pdf` for suffix "", `<stem>_<suffix>.pdf` otherwise. The record has keys exhibit, notebook,
+    profile, seed, cells (keys `published.CELL`) and run (`runs.provenance` with `data`, name -> digest); two runs with
+    one seed differ in `run` alone. It is written last, so it never speaks of files that are not there. A table's index
+    is left out when it is a plain count. ValueError for a bad suffix or a cell with other keys.
     """
     for cell in cells:
         if set(cell) != set(published.CELL):
             raise ValueError(f"a cell has the keys {', '.join(cell)}; it must have {', '.join(published.CELL)}")
     files, text = {}, f"{exhibit}. {caption(tiers, run)}"
     for suffix, figure in figures.items():
-        files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit, text) for kind in _METADATA}
+        files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit, text, run) for kind in _METADATA}
     for suffix, table in tables.items():
         stem = _stem(run, suffix)
         files |= {f"{stem}.csv": _csv(table), f"{stem}.tex": _latex(table, text, stem)}
@@ -289,6 +291,9 @@ def _legend(figure, table, heights, labels, chance):
         handles.append(Line2D([], [], label=labels.get("chance", f"ZeroR ({chance:g})"), **_CHANCE))
     if (table["tier"] == "M").any():
         handles.append(Patch(label="simulated data", **_SIMULATED))
+    if table["label"].str.contains("*", regex=False).any():
+        star = {"linestyle": "none", "marker": "$*$", "color": "0.15"}
+        handles.append(Line2D([], [], label="cut-down target, no verdict", **star))
     # Columns by the longest text (inches, at 10 points), then as few as give the same number of rows.
     widest = 0.75 + 0.08 * max(len(handle.get_label()) for handle in handles)
     lines = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / widest)))
@@ -301,12 +306,15 @@ def _stem(run, suffix):
     return f"{run.notebook}_{suffix}" if suffix else run.notebook
 
 
-def _drawn(figure, kind, title, text):
+def _drawn(figure, kind, title, text, run):
     buffer = io.BytesIO()
+    metadata = _METADATA[kind] | {"Title": title, _DESCRIPTION[kind]: text}
+    if kind == "pdf":
+        version = f"mialib {__version__}"
+        named = f"exhibit {config.exhibit_id(run.notebook)}, {version}, commit {run.commit}"
+        metadata |= {"Keywords": named, "Creator": version}
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mialib"}):
-        figure.savefig(
-            buffer, format=kind, dpi=150, metadata=_METADATA[kind] | {"Title": title, _DESCRIPTION[kind]: text}
-        )
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -324,7 +332,8 @@ def _latex(table, text, stem):
         escape=True,
         na_rep="--",
         float_format="%.3f",
-        caption=text.translate(_LATEX),
+        multirow=False,  # booktabs alone suffices
+        caption=text.translate(LATEX),
         label=f"tab:{stem}",
     ).encode()
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from mialib import config, datasets, models, nets, runs
+from mialib import config, datasets, locks, models, nets, runs
 from mialib.config import Target
 
 PRINTED = {  # name: data set and model as the paper prints them
@@ -38,6 +38,7 @@ PRINTED = {  # name: data set and model as the paper prints them
 STATED = {"resnet-20": 0.9173, "resnet-32": 0.9263, "resnet-44": 0.9310, "resnet-56": 0.9339}
 LOG = ("epoch", "rate", "loss", "accuracy", "seconds")
 CHUNK = 500  # images asked at once
+PART = 10 * CHUNK  # that a process takes at a time
 ON_THE_SPOT = 200_000  # images shown in training: what a notebook may train for itself, seconds
 IMAGENET_CLASSES, IMAGENET_SIDE = 100, 299  # the first hundred, as released
 IMAGENET_EACH = 50  # images of a class and side: all that the validation folder has
@@ -198,11 +199,17 @@ def identity(trained: Trained) -> str:
 
 
 def confidences(trained: Trained) -> np.ndarray:
-    """Confidence vectors of all its records, members first, float32 (n, classes); cached."""
+    """Confidence vectors of all its records, members first, float32 (n, classes); cached. Many processes."""
     key = runs.digest("confidences", identity(trained))
-    if (entry := runs.load(key)) is None:
-        entry = {"probabilities": probabilities(trained.net, trained.target, trained.data.X)}
-        runs.store(key, entry)
+    with locks.held(key):
+        if (entry := runs.load(key)) is None:
+            parts = list(_parts(trained.data.X, PART))
+            jobs = (joblib.delayed(probabilities)(trained.net, trained.target, part) for part in parts)
+            with joblib.parallel_config(
+                backend="loky", n_jobs=min(config.workers(), len(parts)), inner_max_num_threads=1
+            ):
+                entry = {"probabilities": np.concatenate(joblib.Parallel()(jobs))}
+            runs.store(key, entry)
     return entry["probabilities"]
 
 
@@ -232,8 +239,13 @@ def train(name: str, profile: str) -> Path:
     target = config.targets(profile)[name]
     data = images(target, profile)
     path = _made(name, target, data)
-    if path.exists() and not _unwatched(name, target, data):
-        return path
+    with locks.held("target", path.name):
+        if not path.exists() or _unwatched(name, target, data):
+            _train(name, target, data, path)
+    return path
+
+
+def _train(name: str, target: Target, data: Images, path: Path) -> None:
     net = network(target, data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
@@ -257,7 +269,6 @@ def train(name: str, profile: str) -> Path:
             _keep(state, net, optimiser, log)
     _finish(path, net, target, data, log)
     state.unlink()
-    return path
 
 
 def train_all(names: list[str], profile: str) -> Iterator[Path]:

@@ -146,20 +146,20 @@ def _run(jobs: Iterable[tuple], n: int, executor: str, scheduler: str | None) ->
         for start in range(0, n, STACK):
             yield from enumerate(_fit_stack(list(itertools.islice(jobs, STACK))), start)
     elif executor == "serial" or min(n, config.workers()) < 2:
-        yield from (_fit_job(place, *job) for place, job in enumerate(jobs))
+        yield from (_fit_job(place, job) for place, job in enumerate(jobs))
     else:
         with joblib.parallel_config(backend="loky", n_jobs=min(n, config.workers()), inner_max_num_threads=1):
             yield from _parallel(jobs)
 
 
 def _parallel(jobs: Iterable[tuple]) -> Iterable[tuple[int, np.ndarray]]:
-    tasks = (joblib.delayed(_fit_job)(place, *job) for place, job in enumerate(jobs))
+    # A job stays a tuple, which travels with its task: an array by itself is put on one Dask worker and dies with it.
+    tasks = (joblib.delayed(_fit_job)(place, job) for place, job in enumerate(jobs))
     return joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks)
 
 
-def _fit_job(
-    place: int, model: Model, recipe: Recipe, X: Records, y: np.ndarray, words: tuple
-) -> tuple[int, np.ndarray]:
+def _fit_job(place: int, job: tuple) -> tuple[int, np.ndarray]:
+    model, recipe, X, y, words = job
     rng = runs.stream(*words)
     if isinstance(model, CNN):
         batches = _image_batches

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from mialib import config
 
 # DESIGN.md's floors. A room imports only rooms that stand before it in this table.
 FLOORS = (
-    ("config", "runs"),
+    ("config", "runs", "locks"),
     ("simulate", "datasets", "splits", "metrics"),
     (
         "models",
@@ -40,7 +41,7 @@ FLOORS = (
         "difficulty",
     ),
     ("published", "exhibits", "plots", "report", "ledger"),
-    ("batch", "__main__"),
+    ("citing", "committed", "live", "pool", "batch", "site", "sweep", "__main__"),
 )
 ROOMS = [room for floor in FLOORS for room in floor]
 LOWEST = {"torch": 2, "torchvision": 2, "xgboost": 2, "matplotlib": 4, "seaborn": 4, "papermill": 5, "nbconvert": 5}
@@ -146,6 +147,20 @@ def test_lock_file_has_exact_versions_and_no_places():
 def test_makefile_knows_the_profiles():
     (listed,) = re.findall(r"\$\(filter \$\(PROFILE\),([a-z ]+)\)", (config.ROOT / "Makefile").read_text())
     assert tuple(listed.split()) == config.PROFILES
+
+
+def test_workflow_and_hooks_call_what_is_there():
+    workflow = yaml.safe_load((config.ROOT / ".github" / "workflows" / "companion.yml").read_text())
+    steps = workflow["jobs"]["companion"]["steps"]
+    called = {line.removeprefix("make ") for step in steps if (line := step.get("run", "")).startswith("make ")}
+    assert {"figures", "test"} <= called
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (config.ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert called <= set(phony.split())
+    ruff, local = yaml.safe_load((config.ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert f"ruff=={ruff['rev'].removeprefix('v')}\n" in (config.ROOT / "requirements.lock").read_text()
+    tests = (config.ROOT / "tests" / "test_notebooks.py").read_text()
+    chosen = re.findall(r'"(.*)"', local["hooks"][0]["entry"])[0].split(" or ")
+    assert all(f"def test_{name}(" in tests for name in chosen)
 
 
 def test_ruff_is_content():

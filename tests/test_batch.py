@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mialib import __main__ as command_line
-from mialib import batch, config, datasets, published
+from mialib import batch, committed, config, datasets, live, pool, published, runs
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -27,14 +28,17 @@ GOOD = f"""
 from mialib import config
 import json, sys
 print(sys.executable, config.workers())
-record = {{"exhibit": "Toy table", "cells": [{CELL}]}}
+record = {{"exhibit": "Toy table", "notebook": "01_good", "profile": profile, "seed": seed, "cells": [{CELL}]}}
+record["run"] = {{"commit": "unknown", "versions": {{"mialib": "0"}}, "date": "2031-02-03"}}
 (config.figures_dir(profile) / "01_good.json").write_text(json.dumps(record))
 """
 SLOW = """
-import os, time
+import os, subprocess, time
 from pathlib import Path
-Path("begun").write_text(str(os.getpid()))
+worker = subprocess.Popen(["sleep", "600"])
+Path("begun").write_text(f"{os.getpid()} {worker.pid}")
 while Path("hold").exists(): time.sleep(0.05)
+worker.kill()
 """
 RUN = "import sys; from pathlib import Path; from mialib import batch; a = [Path(p) for p in sys.argv[1:]]; "
 RUN += "batch.run(batch.plan(['03'], 'laptop', 0, 1, a[1], a[0]))"
@@ -57,7 +61,9 @@ def ran(tmp_path_factory):
     arguments = ["run", "00", "01_good", "02", "--profile", "laptop", "--workers", "2", "--out", str(out)]
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "NOTEBOOKS", notebooks)
+        patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         exit_code = command_line.main(arguments)
+        assert [batch.past(job).seconds is None for job in jobs(notebooks, out, ["01", "02"])] == [False, True]
     return notebooks, out, printed.getvalue(), exit_code
 
 
@@ -90,10 +96,13 @@ def test_failing_notebook_is_named_and_the_others_go_on(ran):
     assert exit_code == 1
     assert "1 of 3 notebooks failed" in printed
     assert printed.endswith("\n  02_bad: cell [3] `value = 1 / 0`: ZeroDivisionError: division by zero\n")
-    ends = [line for line in printed.splitlines() if line.startswith("[") and not line.endswith("running")]
-    assert [re.sub(r"\d+s", "Ns", line) for line in ends] == [
-        "[1/3] 01_good  Ns  ok",
-        "[2/3] 02_bad  Ns  FAILED",
+    lines = [line for line in printed.splitlines() if line.startswith("[")]
+    assert [re.sub(r"(\d+m)?\d+s", "Ns", line) for line in lines] == [
+        "[0/3] 01_good  running",
+        "[1/3] 01_good  Ns  ok, about Ns left",
+        "[1/3] 02_bad  running",
+        "[2/3] 02_bad  Ns  FAILED, about Ns left",
+        "[2/3] 00_overview  running",
         "[3/3] 00_overview  Ns  ok",
     ]
     assert states(notebooks, out) == {
@@ -111,7 +120,8 @@ def test_executed_notebook_used_this_interpreter_and_the_given_folders(ran):
     assert f"{sys.executable} 2\n" in notebook.cells[3].outputs[0].text
     overview = nbformat.read(out / "notebooks" / "00_overview.ipynb", as_version=4)
     assert "['01_good.json']" in overview.cells[3].outputs[0].text
-    assert sys.executable in (out / "logs" / "01_good.log").read_text()
+    log = (out / "logs" / "01_good.log").read_text()
+    assert sys.executable in log and log.startswith("--- 20") and "'profile': 'laptop', 'seed': 0" in log
 
 
 def test_page_needs_no_network_and_holds_its_images(ran):
@@ -159,25 +169,241 @@ def test_lost_figure_counts_and_fresh_runs_again(copied, capsys):
     assert batch.run([good], fresh=True) == {}
     assert (copied[1] / "figures" / "01_good.json").stat().st_size > 0
     assert "kept" not in capsys.readouterr().out
+    assert good.log.read_text().count("'profile': 'laptop', 'seed': 0") == 2
+
+
+@pytest.mark.parametrize("kind", ["executed", "html", "figures"])
+def test_damaged_result_counts_as_out_of_date(kind, copied):
+    (good,) = jobs(*copied, ["01"])
+    path = good.figures()[0] if kind == "figures" else getattr(good, kind)
+    whole, rng = path.read_bytes(), runs.stream(0, kind)
+    places = [0, len(whole) - 2, *(int(at) for at in rng.integers(len(whole), size=20))]
+    for damaged in [b"", whole[: len(whole) // 2], *(flipped(whole, at) for at in places)]:
+        path.write_bytes(damaged)
+        assert batch.state(good) == "out of date"
+    path.write_bytes(whole)
+    assert batch.state(good) == "done"
+
+
+def flipped(data, at):
+    """One bit of `data` is another."""
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_inputs_see_code_data_and_published_numbers(tmp_path, monkeypatch):
+    write(tmp_path, "01_toy", "1")
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path / "raw"))
+
+    def seen(profile="laptop"):
+        return batch.inputs(batch.Job(tmp_path / "01_toy.ipynb", tmp_path, profile, 0, 1))
+
+    first = digests = [seen()]
+    for name in ("mialib/a.py", "mialib/attacks/b.py", "data/published/t.csv", "data/registry.csv",
+                 "data/targets/net.safetensors", "raw/purchase/archive.tgz"):  # fmt: skip
+        for content in ("one", "two"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+            digests.append(seen())
+    assert len(set(digests)) == 13
+    demo = seen("demo")
+    (tmp_path / "raw" / "adult").mkdir()
+    (tmp_path / "raw" / "adult" / "adult.data").write_text("downloaded while a notebook ran, as the registry says")
+    assert seen() == digests[-1]
+    (tmp_path / "raw" / "purchase" / "archive.tgz").unlink()
+    assert seen() not in (digests[-1], first[0]) and seen("demo") == demo
+
+
+class Clock:
+    """In place of `pool`: processes that take the time and memory they say, on a clock that no one waits for.
+
+    `begun` holds the time at which they will have ended.
+    """
+
+    def __init__(self, jobs, fails, waits):
+        self.jobs, self.fails, self.waits, self.now, self.log = jobs, fails, waits, 0.0, []
+
+    def start(self, target, job, fresh):
+        seconds, peak = self.jobs[job.stem]
+        self.log.append((self.now, job.stem))
+        return pool.Running(job, None, None, self.now + seconds, peak)
+
+    def look(self, running):
+        self.now = min(each.begun for each in running)
+        return [(each, self.sent(each.task.stem)) for each in running if each.begun <= self.now]
+
+    def sent(self, stem):
+        if stem in self.fails:
+            return "cell [1]: broke", None
+        return "", None if stem in self.waits else self.jobs[stem][0]
+
+
+@pytest.fixture
+def simulate(tmp_path, monkeypatch):
+    """simulate(jobs, ...): `jobs` (stem -> seconds, peak in GB) on a Clock; when each started, failures, events."""
+
+    def simulated(named, known=(), fails=(), waits=(), **how):
+        clock, events = Clock({stem: (s, gb * batch.GB) for stem, (s, gb) in named.items()}, fails, waits), []
+        for name in ("start", "look"):
+            monkeypatch.setattr(pool, name, getattr(clock, name))
+        elapsed = property(lambda each: clock.now - each.begun + clock.jobs[each.task.stem][0])
+        monkeypatch.setattr(pool.Running, "seconds", elapsed)
+        monkeypatch.setattr(batch, "state", lambda job: "done" if job.stem in known else "not run")
+        planned = [batch.Job(tmp_path / f"{stem}.ipynb", tmp_path, "laptop", 0, 1) for stem in named]
+        failures = batch.run(planned, tell=events.append, **how)
+        return clock.log, failures, events
+
+    return simulated
+
+
+FOUR = {"01_a": (10, 1), "02_b": (20, 1), "03_c": (10, 1), "00_all": (1, 1)}
+
+
+def test_side_by_side_and_the_overview_last(simulate):
+    one, _, _ = simulate(FOUR, memory=100 * batch.GB)
+    assert one == [(0, "01_a"), (10, "02_b"), (30, "03_c"), (40, "00_all")]
+    two, failures, _ = simulate(FOUR, memory=100 * batch.GB, parallel=2, fails=["01_a"])
+    assert two == [(0, "01_a"), (0, "02_b"), (10, "03_c"), (20, "00_all")]
+    assert failures == {"01_a": "cell [1]: broke"}
+    assert simulate(FOUR, known=["02_b", "00_all"], parallel=4)[0] == [(0, "01_a"), (0, "03_c")]
+    assert len(simulate(FOUR, known=FOUR, fresh=True)[0]) == 4
+
+
+def test_memory_holds_a_notebook_back_until_it_fits(simulate):
+    large = FOUR | {"02_b": (20, 6)}
+    # Nothing is known: each is taken to need 1.5 GB. The clock's processes report their true peak at once.
+    assert simulate(large, memory=2 * batch.GB, parallel=4)[0] == [
+        (0, "01_a"),
+        (10, "02_b"),
+        (30, "03_c"),
+        (40, "00_all"),
+    ]
+    # Now the peaks of that run are known: 6 GB fit beside 1, and not into 6; the third overtakes.
+    assert simulate(large, memory=8 * batch.GB, parallel=4)[0] == [
+        (0, "01_a"),
+        (0, "02_b"),
+        (0, "03_c"),
+        (20, "00_all"),
+    ]
+    assert simulate(large, memory=6 * batch.GB, parallel=4)[0] == [
+        (0, "01_a"),
+        (0, "03_c"),
+        (10, "02_b"),
+        (30, "00_all"),
+    ]
+
+
+def test_time_left_comes_from_the_last_run(simulate):
+    _, _, first = simulate(FOUR)
+    # What has ended tells of what has not: 10 seconds, then 15 on average, then 13.3.
+    assert [event["left"] for event in first if event["event"] == "started"] == [None, 30, 30, 13.3]
+    _, _, second = simulate(FOUR)
+    assert [event["left"] for event in second if event["event"] in ("started", "done")] == [41, 31, 31, 11, 11, 1, 1, 0]
+
+
+def test_a_failure_leaves_its_peak_and_a_wait_leaves_nothing(simulate, tmp_path, monkeypatch):
+    job = batch.Job(tmp_path / "01_a.ipynb", tmp_path, "laptop", 0, 1)
+    simulate({"01_a": (10, 6)}, fails=["01_a"])
+    assert batch.past(job) == batch.Past(None, 6 * batch.GB)
+    simulate({"01_a": (10, 5)})
+    assert batch.past(job) == batch.Past(10, 5 * batch.GB)
+    simulate({"01_a": (3, 1)}, waits=["01_a"])
+    assert batch.past(job) == batch.Past(10, 5 * batch.GB)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": "x"}', '{"seconds": -1, "peak": 1, "workers": 1}'])
+def test_damaged_history_is_no_history(content, tmp_path):
+    job = batch.Job(tmp_path / "01_a.ipynb", tmp_path, "demo", 0, 2)
+    job.history.parent.mkdir(parents=True)
+    job.history.write_text(content)
+    assert batch.past(job) == batch.Past(None, 2 * batch.GB)
+
+
+def test_peak_is_a_guess_again_with_more_workers(tmp_path):
+    job = batch.Job(tmp_path / "01_a.ipynb", tmp_path, "demo", 0, 2)
+    job.history.parent.mkdir(parents=True)
+    job.history.write_text(json.dumps({"seconds": 5, "peak": batch.GB, "workers": 2}))
+    assert batch.past(job) == batch.Past(5, batch.GB)
+    assert batch.past(replace(job, workers=8)) == batch.Past(5, 5 * batch.GB)
+
+
+def test_two_at_once_that_want_the_same_model_train_it_once(tmp_path):
+    meet = (
+        "from pathlib import Path; import time; Path('{0}').touch()\nwhile not Path('{1}').exists(): time.sleep(0.05)"
+    )
+    train = "from mialib import locks, runs; import numpy as np\nwith locks.held('model'):\n"
+    train += "    if runs.load('ab' * 32) is None:\n"
+    train += "        with open('trained', 'a') as file: file.write('once ')\n        time.sleep(1)\n"
+    train += "        runs.store('ab' * 32, {'theta': np.zeros(3)})"
+    write(tmp_path, "01_a", meet.format("a", "b"), train)
+    write(tmp_path, "02_b", meet.format("b", "a"), train)
+    assert batch.run(jobs(tmp_path, tmp_path / "out"), parallel=2, memory=100 * batch.GB) == {}
+    assert (tmp_path / "out" / "trained").read_text() == "once "
+
+
+def test_scheduler_reaches_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        write(tmp_path, "01_where", f"from mialib import config\nassert config.scheduler() == {address!r}")
+        assert command_line.main(["run", "--out", str(tmp_path / "out"), "--scheduler", address]) == 0
+    assert batch.past(*jobs(tmp_path, tmp_path / "out")).seconds is None
+
+
+def test_lines_and_json(capsys):
+    event = {
+        "event": "done",
+        "notebook": "04_sizes",
+        "run": "seed 3",
+        "finished": 2,
+        "of": 5,
+        "seconds": 190.4,
+        "left": 7500,
+    }
+    tell = live.lines()
+    for name in ("started", "running", "done"):
+        tell(event | {"event": name, "running": {"04_sizes": 3}})
+    assert capsys.readouterr().out == (
+        "[2/5] 04_sizes seed 3  3m10s  running\n[2/5] 04_sizes seed 3  3m10s  ok, about 2h05m left\n"
+    )
+    assert live.status(event | {"event": "running", "running": {"04_sizes": 65}}) == (
+        "[2/5] running: 04_sizes 1m05s, about 2h05m left"
+    )
+    live.json_lines(event)
+    live.json_lines(event | {"event": "running"})
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("time") > 1e9 and printed == event
+
+
+def test_terminal_keeps_one_line_up_to_date(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    event = {"notebook": "04_sizes", "run": "", "finished": 0, "of": 1, "left": None}
+    tell = live.lines()
+    tell(event | {"event": "started"})
+    tell(event | {"event": "running", "running": {"04_sizes": 3, "05_another_long_name": 4}})
+    tell(event | {"event": "failed", "seconds": 4, "finished": 1})
+    first, second, end = capsys.readouterr().out.split("\r\033[K")[0:3]
+    assert (first, second, end) == ("", "[0/1] running: 04_sizes 3s, 05_another_", "[1/1] 04_sizes  4s  FAILED\n")
 
 
 def test_killed_runner_leaves_nothing_done_and_no_orphan(ran, tmp_path):
     (tmp_path / "hold").touch()
     runner = subprocess.Popen([sys.executable, "-c", RUN, str(ran[0]), str(tmp_path)], stdout=subprocess.DEVNULL)
     wait(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text())
-    kernel = int((tmp_path / "begun").read_text())
+    kernel, worker = map(int, (tmp_path / "begun").read_text().split())
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     (job,) = jobs(ran[0], tmp_path, ["03"])
     assert batch.state(job) == "unfinished"
     assert not job.executed.exists()
-    wait(lambda: not running(kernel))
+    wait(lambda: not running(kernel) and not running(worker))
     (tmp_path / "hold").unlink()
     assert batch.run([job]) == {}
     assert batch.state(job) == "done"
 
 
-def wait(condition, seconds=30):
+def wait(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -208,9 +434,16 @@ def test_unknown_parameter_and_missing_kernel_are_refused(tmp_path):
         (["run", "01", "--seed", "1.5"], "whole number from 0"),
         (["run", "01", "--seed", "-1"], "whole number from 0"),
         (["run", "01", "--workers", "0"], "whole number from 1"),
+        (["run", "01", "--parallel", "0"], "whole number from 1"),
+        (["run", "01", "--parallel", "3", "--workers", "2"], "3 at once need as many --workers, not 2"),
+        (["run", "01", "--memory", "lots"], "gigabytes"),
+        (["run", "01", "--memory", "0"], "gigabytes"),
+        (["run", "01", "--out", __file__], "must be a folder"),
+        (["run", "01", "--scheduler", "host:8786"], "tcp://host:8786"),
+        (["run", "01", "--scheduler", "tcp://127.0.0.1:1"], "no scheduler answers"),
         (["fetch", "purchas"], ", ".join(dict.fromkeys(folder for folder, _ in datasets.SETS.values()))),
         (["walk"], "run"),
-        (["run", "01", "-p", "epochs", "3"], "[--profile PROFILE] [--seed SEED]"),
+        (["run", "01", "-p", "epochs", "3"], "[--profile PROFILE] [--seed SEED | --seeds A..B]"),
     ],
 )
 def test_refused_in_one_line_that_lists_what_is_valid(arguments, told, ran, tmp_path, monkeypatch, capsys):
@@ -234,6 +467,27 @@ def test_command_line_ends_with_scorecard_and_where_to_look(ran, monkeypatch, ca
     assert printed.startswith("[1/1] 01_good  unchanged, kept\n")
     assert "\nToy table " in printed
     assert f"\n  {out.name}/html " in printed
+
+
+def test_json_is_all_that_is_printed(ran, monkeypatch, capsys):
+    notebooks, out, _, _ = ran
+    monkeypatch.setattr(batch, "NOTEBOOKS", notebooks)
+    assert command_line.main(["run", "01", "00", "--profile", "laptop", "--out", str(out), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(event["event"], event.get("notebook")) for event in events] == [
+        ("kept", "01_good"),
+        ("kept", "00_overview"),
+        ("end", None),
+    ]
+    assert events[-1]["failed"] == {} and events[-1]["out"] == str(out)
+
+
+def test_workers_variable_is_checked(ran, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "NOTEBOOKS", ran[0])
+    monkeypatch.setenv("MIALIB_WORKERS", "none")
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["run", "01"])
+    assert "MIALIB_WORKERS must be a whole number" in capsys.readouterr().err
 
 
 def test_command_line_list(ran, monkeypatch, capsys):
@@ -269,13 +523,18 @@ def test_scorecard_fits_a_screen_and_counts(tmp_path):
 
 def test_publish(copied, tmp_path):
     notebooks, out = copied
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "01_good_old.csv").touch()  # a table that the notebook no longer saves
     written = batch.publish(out, notebooks, tmp_path / "figures")
-    assert [path.name for path in written] == ["01_good.ipynb", "00_overview.ipynb", "01_good.json"]
+    assert [path.name for path in written] == ["01_good.ipynb", "00_overview.ipynb", "01_good.json", "README.md"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["01_good.json", "README.md"]
+    assert committed.faults(notebooks / "01_good.ipynb", tmp_path / "figures") == []
     notebook = nbformat.read(notebooks / "01_good.ipynb", as_version=4)
     assert batch.fault(notebook) == ""
     assert len(notebook.cells) == 4
     assert str(tmp_path) not in (notebooks / "01_good.ipynb").read_text()
-    assert not {"papermill", "mialib"} & notebook.metadata.keys()
+    assert "papermill" not in notebook.metadata
+    assert set(notebook.metadata.mialib) == {"profile", "seed", "source", "code", "outputs", "figures"}
     assert states(*copied) == {"01_good": "done", "00_overview": "done"}
 
 
@@ -285,6 +544,10 @@ def unexecuted(notebook):
 
 def failed(notebook):
     notebook.cells[3].outputs = [new_output("error", ename="SystemExit", evalue="0")]
+
+
+def retouched(notebook):
+    notebook.cells[4].outputs = []
 
 
 def other_seed(notebook):
@@ -300,6 +563,7 @@ def demo(notebook):
     [
         (unexecuted, "never executed"),
         (failed, "SystemExit"),
+        (retouched, "01_good: its outputs were edited"),
         (other_seed, "'seed': 1"),
         (demo, "'profile': 'demo'"),
     ],

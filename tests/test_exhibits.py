@@ -412,3 +412,9 @@ def test_overlap_of_confidences_sees_a_leak_and_only_a_leak(monkeypatch, leak, a
 def test_unknown_subsets_are_refused():
     with pytest.raises(ValueError, match="unknown subset 'right'; valid: all, correct, misclassified"):
         exhibits.of_subset(pd.DataFrame({"correct": [True]}), "right")
+
+
+def test_label_stars_what_gets_no_verdict():
+    assert exhibits.label("cifar-10-alexnet", "laptop") == "CIFAR-10 AlexNet"
+    assert exhibits.label("cifar-100-densenet", "laptop") == "CIFAR-100 DenseNet*"
+    assert all(exhibits.label(name, "demo").endswith("*") for name in config.targets("demo"))

@@ -4,13 +4,12 @@ import ast
 import json
 import math
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import nbformat
 import pytest
 
-from mialib import batch, config, published
+from mialib import batch, committed, config, published
 
 PATHS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
 CELL_TYPES = {"published": float, "value": float, "low": float, "high": float} | dict.fromkeys(
@@ -20,34 +19,24 @@ CELL_TYPES = {"published": float, "value": float, "low": float, "high": float} |
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
-# Notebooks whose models are the same: number -> a name for them.
-SHARED = dict.fromkeys(("08", "09", "10"), "Figs 10 to 12") | {str(number): "targets" for number in range(11, 20)}
 REPEATED = "01_shokri_table2_datasets"
 
 
 @pytest.fixture(scope="session")
 def out(tmp_path_factory):
-    """Results of all notebooks in `demo`. The cache is the user's, so that a second `make test` trains nothing.
-
-    Notebooks that share models run one after another, others side by side with one worker each: most of their time
-    is a process starting, drawing and saving, which a second worker does not shorten. The overview comes last.
-    """
+    """Results of all notebooks in `demo`. The cache is the user's, so that a second `make test` trains nothing."""
     folder = tmp_path_factory.mktemp("demo")
-    lanes = {}
-    for stem in [path.stem for path in PATHS if not path.stem.startswith("00")]:
-        lanes.setdefault(SHARED.get(stem[:2], stem), []).append(stem)
-    lanes = sorted(lanes.values(), key=len, reverse=True)
-    with ThreadPoolExecutor(config.workers()) as pool:
-        failures = list(pool.map(lambda names: run(names, folder), lanes))
-    assert failures == [{} for _ in lanes]
-    assert run(["00"], folder) == {}
+    assert run([], folder) == {}
     return folder
 
 
 def run(names, folder):
     """What failed. REPEATED has all workers, because it will be held against a run with one."""
-    jobs = batch.plan(names, "demo", 0, 1, folder)
-    return batch.run([replace(job, workers=config.workers()) if job.stem == REPEATED else job for job in jobs])
+    jobs = [
+        replace(job, workers=config.workers()) if job.stem == REPEATED else job
+        for job in batch.plan(names, "demo", 0, 1, folder)
+    ]
+    return batch.run(jobs, parallel=config.workers())
 
 
 def code(path):
@@ -151,9 +140,19 @@ def test_committed_with_clean_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert batch.fault(notebook) == ""
-    assert not {"papermill", "mialib"} & notebook.metadata.keys()
+    assert "papermill" not in notebook.metadata
     assert all("injected-parameters" not in cell.metadata.get("tags", []) for cell in notebook.cells)
     assert any("text/plain" in output.get("data", {}) for cell in code(path) for output in cell.outputs)
+
+
+@each
+def test_committed_is_what_a_run_of_this_code_left(path):
+    assert committed.faults(path, config.ROOT / "figures") == [], "make figures PROFILE=laptop && make publish"
+
+
+def test_every_committed_figure_belongs_to_a_notebook():
+    names = {path.name for path in (config.ROOT / "figures").iterdir()} - {"README.md"}
+    assert {name for name in names if not name.startswith(tuple(path.stem for path in PATHS))} == set()
 
 
 def saves(path):

@@ -283,6 +283,15 @@ def test_resnet_trained_by_others_scores_what_its_author_states(monkeypatch, net
     assert abs(accuracy - targets.STATED[network]) <= 0.001
 
 
+def test_confidences_in_parts_are_those_of_the_whole(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    monkeypatch.setattr(targets, "CHUNK", 100)
+    monkeypatch.setattr(targets, "PART", 300)
+    trained = targets.load("mnist-lenet", "demo")
+    whole = targets.probabilities(trained.net, trained.target, trained.data.X)
+    assert len(whole) > 300 and np.array_equal(targets.confidences(trained), whole)
+
+
 # --- ImageNet -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -186,6 +187,28 @@ def test_executors_agree(monkeypatch, tmp_path):
         assert (fit(scheduler=cluster.scheduler_address) == serial).all()
     # Another order of summation; float32 rounding grows a little from step to step.
     np.testing.assert_allclose(fit(executor="stacked"), serial, atol=1e-5)
+
+
+def test_killed_dask_worker_changes_nothing(monkeypatch, tmp_path):
+    """Two processes over TCP; one is killed when the first models are there."""
+    X, y, members, words = problem(n=2000, d=50, models=10)
+    model, recipe = MLP((50, 20, 3)), Recipe(600, batch=10)
+    serial = fit_many(model, recipe, X, y, members, words, "serial")
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "dask"))
+    killed = []
+
+    def kill(cluster):
+        while len(list((tmp_path / "dask").rglob("*.npz"))) < 2:
+            time.sleep(0.02)
+        killed.append(next(iter(cluster.workers.values())).pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    with LocalCluster(2, threads_per_worker=1, protocol="tcp", dashboard_address=None) as cluster:
+        killer = threading.Thread(target=kill, args=(cluster,))
+        killer.start()
+        assert (fit_many(model, recipe, X, y, members, words, scheduler=cluster.scheduler_address) == serial).all()
+        killer.join()
+    assert killed and len(list((tmp_path / "dask").rglob("*.npz"))) == 10
 
 
 def test_auto_stacks_on_a_gpu_only_what_can_be_stacked(monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mialib import models, runs, training
+from mialib import locks, models, runs, training
 from mialib.attacks import Observations
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -36,7 +36,9 @@ def parameters(data: Dataset, row: Row, seed: int, role: str, side: list[Split],
     recipe = training.Recipe(row.epochs, row.batch, l2=l2)
     words = [(seed, role, data.name, row.size, i) for i in range(len(side))]
     members = [split.members for split in side]
-    return training.fit_many(architecture(data, row), recipe, data.X, data.y, members, words)
+    model = architecture(data, row)
+    with locks.held("models", model, recipe, data.digest, words[:1]):
+        return training.fit_many(model, recipe, data.X, data.y, members, words)
 
 
 def architecture(data: Dataset, row: Row) -> models.Model:
@@ -55,7 +57,8 @@ def ask(model: models.Model, theta: np.ndarray, data: Dataset, split: Split) -> 
         return Observations(models.logits(model, theta, X), data.y[rows], member)
     source = runs.source_digest(models, runs) + runs.versions("numpy", "torch")
     key = runs.digest("ask", source, model, theta, X)
-    if (entry := runs.load(key)) is None:
-        entry = {"logits": models.logits(model, theta, X)}
-        runs.store(key, entry)
+    with locks.held(key):
+        if (entry := runs.load(key)) is None:
+            entry = {"logits": models.logits(model, theta, X)}
+            runs.store(key, entry)
     return Observations(entry["logits"], data.y[rows], member)

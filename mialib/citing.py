@@ -1,0 +1,183 @@
+"""How exhibits are cited: caption, BibTeX and LaTeX lines from an exhibit's record, and the gallery of all of them."""
+
+import html
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mialib import config, published, report, runs
+
+PAGE_ROWS = 50  # of a table; more do not fit a page
+
+
+def exhibits(figures: Path) -> dict[str, dict[str, Any]]:
+    """Exhibit id -> record, of the records in `figures`, in notebook order."""
+    records = [json.loads(path.read_text()) for path in sorted(figures.glob("*.json"))]
+    return {config.exhibit_id(record["notebook"]): record for record in records}
+
+
+def find(name: str, figures: Path) -> dict[str, Any]:
+    """The record of an exhibit by id, notebook number or notebook stem; ValueError lists the valid ids."""
+    found = exhibits(figures)
+    for known, record in found.items():
+        if name in (known, record["notebook"], record["notebook"].split("_")[0]):
+            return record
+    raise ValueError(f"no record of an exhibit {name!r}; valid: {', '.join(found) or 'none yet'}")
+
+
+def caption(record: Mapping[str, Any], title: str) -> str:
+    """Exhibit, data with tiers, profile and seed, verdicts, id, version and commit. `title`: the notebook's heading."""
+    tiers = {cell["dataset"]: cell["tier"] for cell in record["cells"] if cell["tier"]}
+    run = runs.Run(record["notebook"], record["profile"], record["seed"], 0.0, record["run"]["commit"])
+    version = f"mialib {record['run']['versions']['mialib']}, commit {_short(run.commit)}"
+    return f"{_sentence(title)} {report.caption(tiers, run)} {_verdicts(record)} Exhibit {_id(record)}, {version}."
+
+
+def cite(record: Mapping[str, Any], title: str, figures: Path) -> str:
+    """What `python -m mialib cite` prints: caption, BibTeX for paper and companion, and LaTeX lines."""
+    said = caption(record, title)
+    return "\n".join(
+        [
+            *textwrap.wrap(said, 100, break_on_hyphens=False),
+            "",
+            bibtex(record),
+            "",
+            "% LaTeX, with \\usepackage{booktabs, graphicx}",
+            *includes(record, figures),
+            f"\\caption{{{said.translate(report.LATEX)}}}",
+        ]
+    )
+
+
+def bibtex(record: Mapping[str, Any]) -> str:
+    """The paper's entry in data/published/papers.bib, and this software's with the record's commit."""
+    paper = _id(record).split("-")[0]
+    entries = (config.ROOT / "data" / "published" / "papers.bib").read_text()
+    entry = re.search(rf"^@\w+{{{paper}\d.*?^}}$", entries, re.MULTILINE | re.DOTALL)
+    first = entry[0] if entry else f"% no entry that begins with {paper} in data/published/papers.bib"
+    run = record["run"]
+    return f"{first}\n\n{companion(run['date'][:4], run['versions']['mialib'], run['commit'])}"
+
+
+def companion(year: str, version: str, commit: str) -> str:
+    """The BibTeX entry of this software, from CITATION.cff."""
+    about = yaml.safe_load((config.ROOT / "CITATION.cff").read_text())
+    authors = [
+        f"{{{each['name']}}}" if "name" in each else f"{each['family-names']}, {each['given-names']}"
+        for each in about["authors"]
+    ]
+    ours = {
+        "author": " and ".join(authors),
+        "title": f"{{{about['title']}}}",
+        "year": year,
+        "note": f"Version {version}, commit {commit}",
+    }
+    return "\n".join(["@misc{mialib,", *(f"  {key:<9} = {{{value}}}," for key, value in ours.items()), "}"])
+
+
+def includes(record: Mapping[str, Any], figures: Path) -> list[str]:
+    """A LaTeX line a figure, as wide as its text needs to be read, and a line a table."""
+    lines = []
+    for path in _files(record, figures, ".pdf"):
+        column = _width(path) <= config.ONE_COLUMN
+        width, where = ("\\columnwidth", "figure") if column else ("\\textwidth", "figure*, across both columns")
+        lines.append(f"\\includegraphics[width={width}]{{figures/{path.name}}}  % in a {where}")
+    for path in _files(record, figures, ".tex"):
+        rows = len(re.findall(r"\\\\$", path.read_text(), re.MULTILINE))
+        long = f"  % {rows} rows, longer than a page: take some of its CSV" if rows > PAGE_ROWS else ""
+        lines.append(f"\\input{{figures/{path.name}}}{long}")
+    return lines
+
+
+def gallery(figures: Path, titles: Mapping[str, str]) -> str:
+    """figures/README.md: every exhibit with id, thumbnail, verdicts and files. `titles`: notebook stem -> heading."""
+    found = exhibits(figures)
+    lines = [
+        "# Gallery",
+        "",
+        "Made by `make publish`; do not edit. `python -m mialib cite ID` prints caption, BibTeX and LaTeX lines. An id",
+        "stays; the number and the topic in the files' names may change.",
+        "",
+        f"| id | exhibit | {' | '.join(published.VERDICTS)} |",
+        f"|---|---|{'---:|' * len(published.VERDICTS)}",
+    ]
+    for name, record in found.items():
+        counted = published.counts(_printed(record)).values()
+        lines.append(f"| [`{name}`](#{name}) | {record['exhibit']} | {' | '.join(map(str, counted))} |")
+    for name, record in found.items():
+        lines += ["", *_entry(name, record, titles.get(record["notebook"], record["exhibit"]), figures)]
+    return "\n".join(lines) + "\n"
+
+
+def _entry(name, record, title, figures):
+    stem, run = record["notebook"], record["run"]
+    simulated = " Hatched: simulated data." if "M" in {cell["tier"] for cell in record["cells"]} else ""
+    alt = html.escape(f"{_sentence(title)} Published and ours. {_verdicts(record)}{simulated}")
+    images = [
+        f'<img src="{path.name}" width="{240 if i else 480}" alt="{alt}">'
+        for i, path in enumerate(_files(record, figures, ".png"))
+    ]
+    kinds = {
+        "Figures": [_links(path, figures, ("pdf", "svg", "png")) for path in _files(record, figures, ".png")],
+        "Tables": [_links(path, figures, ("csv", "tex")) for path in _files(record, figures, ".csv")],
+        "Record": [f"[json]({stem}.json), from notebook [{stem}](../notebooks/{stem}.ipynb)"],
+    }
+    return [
+        f'## <a id="{name}"></a>{record["exhibit"]}',
+        "",
+        f"`{name}` · {title}",
+        "",
+        *images,
+        "",
+        f"{_verdicts(record)} Profile {record['profile']}, seed {record['seed']}.",
+        f"Run on {run['date']} with mialib {run['versions']['mialib']}, commit {_short(run['commit'])}.",
+        "",
+        *(f"- {kind}: {'; '.join(links)}" for kind, links in kinds.items() if links),
+    ]
+
+
+def _links(path, figures, kinds):
+    """ "by_class pdf, svg, png", each a link."""
+    name = path.stem
+    links = [f"[{kind}]({name}.{kind})" for kind in kinds if (figures / f"{name}.{kind}").exists()]
+    return f"{name} {', '.join(links)}"
+
+
+def _id(record):
+    return config.exhibit_id(record["notebook"])
+
+
+def _files(record, figures, suffix):
+    """The exhibit's files of one kind, the main one first."""
+    return sorted(figures.glob(f"{record['notebook']}*{suffix}"), key=lambda path: path.stem)
+
+
+def _printed(record):
+    """The cells that the paper prints a number for."""
+    return [cell for cell in record["cells"] if cell["published"] is not None]
+
+
+def _verdicts(record):
+    cells = _printed(record)
+    counted = published.counts(cells)
+    return f"{len(cells)} published numbers: {', '.join(f'{verdict} {n}' for verdict, n in counted.items())}."
+
+
+def _sentence(title):
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
+def _short(commit):
+    """Seven digits, and "+changes" where the code was not quite that commit's."""
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]+", r"\1", commit)
+
+
+def _width(path):
+    """Inches, from the PDF's page box."""
+    box = re.search(rb"/MediaBox \[ ?[\d.]+ [\d.]+ ([\d.]+)", path.read_bytes())
+    return float(box[1]) / 72

@@ -1,0 +1,272 @@
+"""The committed notebooks, figures and records as a static site that opens from disk and from any web server.
+
+Every page is a notebook that nbconvert renders with assets/page.html.j2; the index, the scorecard, the ledger, the data
+cards and how to cite are notebooks of one Markdown cell. Nothing on a page is fetched from the network. The notebooks
+hold no TeX (a test sees to it), so no page needs code for mathematics.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+import pandas as pd
+from bs4 import BeautifulSoup, Tag
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from mialib import __version__, citing, config, ledger, published, runs
+
+ASSETS = Path(__file__).parent / "assets"
+MENU = {
+    "index": "Exhibits",
+    "scorecard": "Scorecard",
+    "ledger": "Ledger",
+    "data": "Data cards",
+    "cite": "How to cite",
+}
+LINKS = {"published": "published.html", "registry.csv": "downloads/registry.csv"}  # of data/README.md
+CLAIM = "**The paper's claim.**"
+
+_INDEX = """# A companion to the membership-inference literature
+
+Was this record in the model's training set? The literature answers with tables; here they are run again. Each card is
+one published table or figure: what the paper claims, and how many of its numbers we reproduce. The
+[overview](00_overview.ipynb) shows the attacks in one picture and says how to read a number; the
+[scorecard](scorecard.html) has every number, the [ledger](ledger.html) what papers and their released code disagree on.
+
+{verdicts}
+"""
+_VERDICTS = (
+    "**Reproduced**: within the tolerance that was fixed before the run. **Differs**: outside it. **Not comparable**: "
+    "the data are simulated, the scale differs, or the number was not computed; the note says which."
+)
+_SCORECARD = """# Scorecard
+
+One row a published number (two where our attack was chosen in two ways). {verdicts}
+
+Tiers: *real*, the paper's own data; *substitute*, other real data; *simulated* data earn no verdict.
+"""
+_LEDGER = """# Ledger of discrepancies
+
+Where a paper contradicts itself, its arithmetic, or the code that its authors released. Which revision of the code made
+the published tables is not known. Effects on numbers are computed: from the printed tables, and from both sides of a
+switch in our own records (*ours*: medians over the cells that have both).
+"""
+
+
+def build(
+    out: Path, notebooks: Path = config.ROOT / "notebooks", figures: Path = config.ROOT / "figures"
+) -> list[Path]:
+    """Write the site to `out`, in place of the one that may be there; the paths of its pages, index.html first.
+
+    A notebook without a record in `figures` gets its page, and a card that says so. ValueError where there are no
+    notebooks or a record is damaged.
+    """
+    found = {path.stem: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
+    if not found:
+        raise ValueError(f"no notebooks in {notebooks}")
+    records = {stem: _record(path) for stem in found if (path := figures / f"{stem}.json").exists()}
+    for notebook in found.values():
+        _describe(notebook)
+    pages = {"index": _page(_index(found, records, figures))}
+    for stem, notebook in found.items():
+        pages[stem] = NotebookNode(notebook, cells=[*notebook.cells, *_page(_files(stem, figures)).cells])
+    pages["scorecard"] = _page(_scorecard(found, records))
+    pages["ledger"] = _page(_ledger(found, records.values()))
+    pages["data"] = _page((config.ROOT / "data" / "README.md").read_text())
+    pages["published"] = _page((config.ROOT / "data" / "published" / "README.md").read_text())
+    pages["cite"] = _page(_cite(records.values()))
+    content = {f"{name}.html": html.encode() for name, html in _render(pages).items()}
+    content |= {asset: (ASSETS / asset).read_bytes() for asset in ("site.css", "site.js")}
+    sources = [*notebooks.glob("*.ipynb"), *(path for stem in found for path in figures.glob(f"{stem}*"))]
+    sources += [config.ROOT / "data" / "registry.csv", config.ROOT / "CITATION.cff"]
+    content |= {f"downloads/{path.name}": path.read_bytes() for path in sources}
+    for old in {*out.glob("*.html"), *out.glob("downloads/*")} - {out / name for name in content}:
+        old.unlink()
+    for name, data in content.items():
+        runs.write_atomic(out / name, data)
+    return [out / f"{name}.html" for name in pages]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is no JSON ({error}); restore it, or run its notebook again") from error
+
+
+def _page(text: str) -> NotebookNode:
+    return new_notebook(cells=[new_markdown_cell(text, id="text")])
+
+
+def _title(notebook: NotebookNode) -> str:
+    return notebook.cells[0].source.split("\n")[0].lstrip("# ")
+
+
+def _describe(notebook: NotebookNode) -> None:
+    """Give every figure its alternative text: the exhibit, and the caption that was printed before the figure."""
+    for cell in notebook.cells:
+        printed = ""
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and not output.text.startswith("mialib "):  # the line of `runs.start`
+                printed = output.text.strip().split("\n")[-1]
+            elif "image/png" in output.get("data", {}):
+                output.metadata["alt"] = f"{_title(notebook)}. {printed}".strip()
+
+
+def _index(notebooks, records, figures) -> str:
+    """Markdown: a card an exhibit, by paper. The overview (00) is no exhibit."""
+    groups: dict[str, list[str]] = {}
+    for stem, notebook in notebooks.items():
+        if not stem.startswith("00"):
+            paper, name = _paper(notebook)
+            groups.setdefault(paper, []).append(_card(stem, name, notebook, records.get(stem), figures))
+    cards = [f'## {paper}\n\n<ul class="cards">\n' + "\n".join(items) + "\n</ul>\n" for paper, items in groups.items()]
+    return "\n".join([_INDEX.format(verdicts=_VERDICTS), *cards])
+
+
+def _paper(notebook) -> tuple[str, str]:
+    """Its paper and the rest of its title: "Shokri et al. 2017", "Table II: who leaks, and how much"."""
+    named = re.fullmatch(r"(.+? \d{4}), (.+)", _title(notebook))
+    return (named[1], named[2]) if named else ("Other exhibits", _title(notebook))
+
+
+def _card(stem, name, notebook, record, figures) -> str:
+    paragraphs = notebook.cells[0].source.split("\n\n")
+    claim = next((text.removeprefix(CLAIM).strip() for text in paragraphs if text.startswith(CLAIM)), "")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    alt = next((output.metadata["alt"] for output in outputs if "alt" in output.get("metadata", {})), name)
+    drawn = (figures / f"{stem}.png").exists()
+    image = f'<img src="downloads/{stem}.png" alt="{escape(alt)}" loading="lazy">' if drawn else ""
+    heading = f'<h3><a href="{stem}.html">{escape(name)}</a></h3>'
+    return f"<li>{image}{heading}{markdown2html(claim).strip()}<p>{_badges(record)}</p></li>"
+
+
+def _badges(record) -> str:
+    """The verdicts on the published numbers of a record, counted."""
+    if record is None:
+        return '<span class="badge">not run yet</span>'
+    counted = published.counts(cell for cell in record["cells"] if cell["published"] is not None)
+    return " ".join(_badge(verdict, f": {count}") for verdict, count in counted.items() if count)
+
+
+def _badge(verdict, count="") -> str:
+    return f'<span class="badge {verdict.replace(" ", "-")}">{verdict}{count}</span>'
+
+
+def _files(stem, figures) -> str:
+    """Markdown: links to the notebook and to all that it saved."""
+    lines = ["## Files", "", f"- [{stem}.ipynb](downloads/{stem}.ipynb), the notebook"]
+    names = sorted(path.name for path in figures.glob(f"{stem}*"))
+    for base in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        links = [f"[{name.rpartition('.')[2]}](downloads/{name})" for name in names if name.rpartition(".")[0] == base]
+        lines.append(f"- {base}: {', '.join(links)}")
+    return "\n".join(lines)
+
+
+def _scorecard(notebooks, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a table with every published number of the records beside ours."""
+    rows = []
+    for stem, record in records.items():
+        paper, name = _paper(notebooks[stem])
+        link = f'<a href="{stem}.html">{escape(name.split(":")[0])}</a>'
+        for cell in record["cells"]:
+            if cell["published"] is not None:
+                rows.append({"paper": paper, "exhibit": link, **_row(cell)})
+    text = _SCORECARD.format(verdicts=_VERDICTS)
+    return f"{text}\n{_html(pd.DataFrame(rows), 'scorecard')}" if rows else f"{text}\nNo records yet."
+
+
+def _row(cell: Mapping[str, Any]) -> dict[str, str]:
+    """One cell of a record as HTML."""
+    interval = None not in (cell["low"], cell["high"])
+    return {
+        "data": escape(cell["dataset"]),
+        "tier": published.TIERS.get(cell["tier"], "none"),
+        "setting": escape(cell["setting"]),
+        "metric": escape(cell["metric"]),
+        "published": f"{cell['published']:.3f}",
+        "ours": "" if cell["value"] is None else f"{cell['value']:.3f}",
+        "95 % interval": f"{cell['low']:.3f} to {cell['high']:.3f}" if interval else "",
+        "verdict": _badge(cell["verdict"]),
+        "note": escape(cell["note"]),
+    }
+
+
+def _ledger(notebooks, records: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: the table of `ledger.table`, its notebooks as links."""
+    stems = {stem.split("_")[0]: stem for stem in notebooks}
+    table = ledger.table(records).reset_index().map(escape)
+    table["notebook"] = [
+        f'<a href="{stems[number]}.html">{number}</a>' if number in stems else number for number in table["notebook"]
+    ]
+    return f"{_LEDGER}\n{_html(table, 'ledger')}"
+
+
+def _cite(records: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: how to cite, with this software's entry and those of data/published/papers.bib."""
+    year = max((record["run"]["date"][:4] for record in records), default="")
+    ours = citing.companion(year, __version__, "(that of the exhibit's record)")
+    _, _, papers = (config.ROOT / "data" / "published" / "papers.bib").read_text().partition("\n\n")
+    return (ASSETS / "cite.md").read_text().replace("COMPANION", ours).replace("PAPERS", papers.strip())
+
+
+def _html(table: pd.DataFrame, name: str) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        return table.to_html(escape=False, index=False, border=0, table_id=name)
+
+
+def _render(pages: Mapping[str, NotebookNode]) -> dict[str, str]:
+    """Each page as HTML, with links to the one before and the one after."""
+    template = (ASSETS / "page.html.j2").read_text()
+    exporter = HTMLExporter(raw_template=template, exclude_input_prompt=True, exclude_output_prompt=True)
+    names = list(pages)
+    titles = {name: _title(notebook) for name, notebook in pages.items()}
+    done = {}
+    for name, before, after in zip(names, ["", *names], [*names[1:], ""], strict=False):
+        site = {"name": name, "titles": titles, "menu": MENU, "before": before, "after": after, "version": __version__}
+        html, _ = exporter.from_notebook_node(pages[name], {"metadata": {"name": name}, "site": site})
+        done[name] = _finish(html)
+    return done
+
+
+def _finish(html: str) -> str:
+    """What nbconvert leaves out: links that lead to pages, a list of the sections, tables that scroll in a box."""
+    soup = BeautifulSoup(html, "html.parser")
+    for extra in soup.select("a.anchor-link, main style"):
+        extra.decompose()
+    for link in soup.select("main a[href]"):
+        target = re.sub(r"^(?:\.\./)?(?:notebooks/)?([\w-]+)\.ipynb(?=#|$)", r"\1.html", link["href"])
+        link["href"] = LINKS.get(target, target)
+    for number, table in enumerate(soup.select("table"), 1):
+        _accessible(soup, table, number)
+    sections = soup.select("main h2[id]")
+    if len(sections) > 2:
+        contents = soup.new_tag("ul")
+        for section in sections:
+            item = soup.new_tag("li")
+            item.append(soup.new_tag("a", href=f"#{quote(section['id'])}", string=section.get_text()))
+            contents.append(item)
+        soup.h1.insert_after(contents)
+        contents.wrap(soup.new_tag("nav", attrs={"class": "contents", "aria-label": "On this page"}))
+    return str(soup)
+
+
+def _accessible(soup: BeautifulSoup, table: Tag, number: int) -> None:
+    """Say which header cells head columns and which rows; put the table into a box that scrolls, by keyboard too."""
+    for cell in table.select("th"):
+        if not cell.get_text(strip=True):
+            cell.name = "td"
+        else:
+            cell["scope"] = "col" if cell.find_parent("thead") else "row"
+    table.attrs.pop("border", None)
+    heading = table.find_previous(["h1", "h2", "h3"])
+    label = f"Table {number}: {heading.get_text() if heading else ''}"
+    table.wrap(soup.new_tag("div", attrs={"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}))
