@@ -8,7 +8,7 @@ import yaml
 
 import mialib
 from mialib import __main__ as command_line
-from mialib import batch, citing, config
+from mialib import batch, citing, config, published
 
 FIGURES = config.ROOT / "figures"
 # An id that somebody may have cited. Add to these; never change one.
@@ -158,3 +158,12 @@ def test_citation_file_has_this_version_and_both_papers():
     entries = (config.ROOT / "data" / "published" / "papers.bib").read_text()
     assert all(f"{{{paper['title']}}}" in entries for paper in about["references"])
     assert len(about["references"]) == entries.count("\n@")
+
+
+def test_readme_counts_the_verdicts():
+    cells = [cell for record in citing.exhibits(FIGURES).values() for cell in record["cells"]]
+    printed = [cell for cell in cells if cell["published"] is not None]
+    same, other, neither = published.counts(printed).values()
+    text = " ".join((config.ROOT / "README.md").read_text().split())
+    assert f"{len(printed)} comparisons: {same} reproduced" in text
+    assert f"{other} differ (" in text and f"{neither} are not comparable" in text
