@@ -3,8 +3,8 @@
 import json
 import sys
 
-from benchmarks import boundary, gradients, images, location, synthesis, training
-from mialib import config, runs
+from benchmarks import boundary, busy, choices, gradients, images, location, synthesis, training
+from mialib import config, machine, runs
 
 BENCHMARKS = {
     "training": training.main,
@@ -13,13 +13,17 @@ BENCHMARKS = {
     "synthesis": synthesis.main,
     "boundary": boundary.main,
     "gradients": gradients.main,
+    "choices": choices.main,
+    "busy": busy.main,
 }
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         sys.exit(f"unknown benchmark {unknown[0]!r}; valid: {', '.join(BENCHMARKS)}")
+    print(f"{machine.processor()}, {config.workers()} cores; {machine.device()}")
     for name in names:
         path = config.ROOT / "build" / "bench" / f"{name}.json"
-        runs.write_atomic(path, f"{json.dumps(BENCHMARKS[name](), indent=1)}\n".encode())
+        about = {"processor": machine.processor(), "cores": config.workers(), "device": machine.device()}
+        runs.write_atomic(path, f"{json.dumps(about | BENCHMARKS[name](), indent=1)}\n".encode())
         print(f"written: {path.relative_to(config.ROOT)}\n")

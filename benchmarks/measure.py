@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from mialib import machine
+
 
 def contender(module: str, function: str, *arguments: Any, threads: int | None = None) -> dict[str, Any]:
     """Call `module.function(*arguments)` in a process of its own, with an empty cache.
@@ -21,7 +23,7 @@ def contender(module: str, function: str, *arguments: Any, threads: int | None =
     with tempfile.TemporaryDirectory() as cache:
         env = os.environ | {"MIALIB_CACHE": cache} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code], env=env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", "-c", code], env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
         peak = 0
         while process.poll() is None:
@@ -50,7 +52,7 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     cells = [heads] + [[_text(row.get(key, "")) for key in heads] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
-    print(f"\n{title}")
+    print(f"\n{title}\n  on {machine.processor()}")
     for line in cells:
         print(
             "  "

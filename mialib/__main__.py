@@ -1,4 +1,4 @@
-"""Command line: `python -m mialib run|list|fetch|targets|calibrate|publish|cite|site` (`--help` tells more)."""
+"""Command line: `python -m mialib run|list|fetch|targets|calibrate|publish|carry|cite|site` (`--help` tells more)."""
 
 import argparse
 import ast
@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mialib import batch, config, live
+# Whatever takes long to import is imported where it is needed: help comes at once, and Ctrl-C meets `main`.
+from mialib import config, live
 
 MOST_SEEDS = 1000
 
@@ -24,10 +25,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 something failed. Exits with 2 when the command is refused."""
-    args, unknown = _parser().parse_known_args(arguments)
-    if unknown:
-        args.refuse(f"unknown argument {unknown[0]!r}; {' '.join(args.usage().split())}")
     try:
+        args, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            args.refuse(f"unknown argument {unknown[0]!r}; {' '.join(args.usage().split())}")
         return args.call(args)
     except KeyboardInterrupt:
         print("\nInterrupted. What is done is kept; without --fresh, the same command goes on.", file=sys.stderr)
@@ -48,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run notebooks and print a scorecard",
         description="Runs notebooks; writes executed notebooks, HTML, figures and logs. A notebook that is done, and "
-        "whose cells, parameters, data and mialib's source are unchanged since, is kept: an interrupted run resumes. "
-        "--seeds and --set make it a sweep: one folder a run under build/PROFILE/sweep, and a table of every cell with "
-        "its mean and 95 % interval over the seeds.",
+        "whose cells, parameters, data, libraries and mialib's source are unchanged since, is kept: an interrupted run "
+        "resumes. --seeds and --set make it a sweep: one folder a run under build/PROFILE/sweep, and a table of every "
+        "cell with its mean and 95 % interval over the seeds.",
     )
     run.add_argument("names", nargs="*", metavar="NOTEBOOK", help='number ("01") or file stem; none means all')
     run.add_argument("--workers", type=_whole_number(1), help="cores to use in all (default: every core)")
@@ -87,12 +88,22 @@ def _parser() -> argparse.ArgumentParser:
     targets.add_argument("--keep", action="store_true", help="copy the weights and logs to data/targets afterwards")
     calibrate = commands.add_parser("calibrate", help="show how well the simulators fit what is published")
     publish = commands.add_parser("publish", help="copy the laptop profile's notebooks and figures to be committed")
+    publish.add_argument("names", nargs="*", metavar="NOTEBOOK", help='number ("01") or file stem; none means all')
+    carry = commands.add_parser(
+        "carry",
+        help="keep committed notebooks whose code changed and whose numbers did not",
+        description="Compares a demo run by the code that made the committed notebooks with build/demo, run by the "
+        "present code on the same machine. Where all values are equal, notebooks count as made by the present code.",
+    )
+    carry.add_argument(
+        "before", type=_folder, metavar="FOLDER", help="results of the former code, such as ../before/build/demo"
+    )
     cite = commands.add_parser("cite", help="print caption, BibTeX and LaTeX lines of an exhibit")
     cite.add_argument("name", metavar="EXHIBIT", help='notebook number ("04"), file stem, or id ("shokri-fig4")')
     pages = commands.add_parser("site", help="make a static site from the committed notebooks, in build/site")
 
     calls = {run: _run, listing: _list, fetch: _fetch, targets: _targets, calibrate: _calibrate, publish: _publish}
-    calls |= {cite: _cite, pages: _site}
+    calls |= {carry: _carry, cite: _cite, pages: _site}
     for command, call in calls.items():
         command.set_defaults(call=call, refuse=command.error, usage=command.format_usage)
     return parser
@@ -110,7 +121,7 @@ def _whole_number(least: int) -> Callable[[str], int]:
 def _gigabytes(text: str) -> float:
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", text, re.ASCII) or float(text) <= 0:
         raise argparse.ArgumentTypeError(f'must be a number of gigabytes above 0, such as "8", not {text!r}')
-    return float(text) * batch.GB
+    return float(text) * 2**30
 
 
 def _seeds(text: str) -> list[int]:
@@ -160,8 +171,10 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def _jobs(args: argparse.Namespace, names: list[str], settings: dict[str, Any]) -> list[batch.Job]:
-    """The jobs asked for, on all cores each."""
+def _jobs(args: argparse.Namespace, names: list[str], settings: dict[str, Any]):
+    """The `batch.Job`s asked for, on all cores each."""
+    from mialib import batch
+
     out = args.out or config.ROOT / "build" / args.profile
     try:
         workers = getattr(args, "workers", None) or config.workers()
@@ -171,6 +184,8 @@ def _jobs(args: argparse.Namespace, names: list[str], settings: dict[str, Any]) 
 
 
 def _run(args: argparse.Namespace) -> int:
+    from mialib import batch
+
     settings = dict(args.set or ())
     if len(settings) < len(args.set or ()):
         args.refuse("argument --set: a parameter is set twice; it takes one value, seeds are what a sweep is over")
@@ -179,7 +194,7 @@ def _run(args: argparse.Namespace) -> int:
         args.refuse(f"argument --parallel: {args.parallel} at once need as many --workers, not {jobs[0].workers}")
     out = jobs[0].out
     if args.seeds or settings:
-        from mialib import sweep  # imports scikit-learn, which the other commands do without
+        from mialib import sweep
 
         jobs = sweep.spread(jobs, args.seeds or [args.seed])
         out = jobs[0].out.parent
@@ -206,6 +221,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _show_results(out: Path) -> None:
     """The scorecard and where to look."""
+    from mialib import batch
+
     if card := batch.scorecard(out):
         print(f"\n{card}")
     print("\nLook into:")
@@ -219,18 +236,20 @@ def _show_results(out: Path) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from mialib import batch
+
     for job in _jobs(args, [], {}):
         print(f"{job.stem:<36} {batch.state(job):<12} {batch.title(job.source)}")
     return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from mialib import datasets  # imports scikit-learn, which the other commands do without
-
     for name in args.names:
         try:
+            from mialib import datasets  # which reads the registry, and refuses a bad one
+
             paths = datasets.fetch(name)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             args.refuse(str(error))
         for path in paths:
             print(f"{name}: {os.path.relpath(path)}")
@@ -238,7 +257,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> int:
-    from mialib import targets  # imports torch, which the other commands do without
+    from mialib import targets
 
     try:
         names = args.names or [name for name, target in config.targets(args.profile).items() if target.epochs]
@@ -253,15 +272,17 @@ def _targets(args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from mialib import calibration  # imports torch, which the other commands do without
+    from mialib import calibration
 
     calibration.main()
     return 0
 
 
 def _publish(args: argparse.Namespace) -> int:
+    from mialib import batch
+
     try:
-        paths = batch.publish(config.ROOT / "build" / "laptop")
+        paths = batch.publish(config.ROOT / "build" / "laptop", names=args.names)
     except ValueError as error:
         args.refuse(str(error))
     for path in paths:
@@ -269,8 +290,21 @@ def _publish(args: argparse.Namespace) -> int:
     return 0
 
 
+def _carry(args: argparse.Namespace) -> int:
+    from mialib import batch
+
+    try:
+        paths = batch.carry(args.before, config.ROOT / "build" / "demo")
+    except ValueError as error:
+        args.refuse(str(error))
+    for path in paths:
+        print(os.path.relpath(path))
+    print("The overview runs in seconds: make figures PROFILE=laptop NOTEBOOKS=00 && make publish NOTEBOOKS=00")
+    return 0
+
+
 def _cite(args: argparse.Namespace) -> int:
-    from mialib import citing  # imports matplotlib, which the other commands do without
+    from mialib import batch, citing
 
     figures = config.ROOT / "figures"
     try:
@@ -283,7 +317,7 @@ def _cite(args: argparse.Namespace) -> int:
 
 
 def _site(args: argparse.Namespace) -> int:
-    from mialib import site  # imports matplotlib, which the other commands do without
+    from mialib import site
 
     try:
         pages = site.build(config.ROOT / "build" / "site")
@@ -294,4 +328,5 @@ def _site(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "…" is no reason to fail
     sys.exit(main())

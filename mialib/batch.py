@@ -22,13 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
-import psutil
-from nbconvert import HTMLExporter
-from papermill.exceptions import PapermillExecutionError
-
-from mialib import committed, config, live, locks, pool, published, runs
+from mialib import committed, config, live, locks, machine, pool, runs
+from mialib.light import nbformat, papermill
 
 NOTEBOOKS = config.ROOT / "notebooks"
 WIDTH, HEIGHT = 100, 40  # the screen that the scorecard fits on
@@ -101,7 +96,10 @@ class Job:
 
     def figures(self) -> list[Path]:
         """The files this notebook has saved under figures/, sorted."""
-        return sorted((self.out / "figures").glob(f"{self.stem}*"))
+        # While a notebook runs it has no record yet, and its files are its own all the same.
+        others = (path.stem for path in self.source.parent.glob("*.ipynb"))
+        longer = tuple(f"{stem}{end}" for stem in others if stem.startswith(f"{self.stem}_") for end in "._")
+        return [path for path in runs.files_of(self.stem, self.out / "figures") if not path.name.startswith(longer)]
 
 
 def plan(
@@ -140,14 +138,19 @@ def _check_parameters(job: Job) -> None:
     """papermill only warns of a parameter that the notebook does not declare; here it is a ValueError."""
     if "kernelspec" not in nbformat.read(job.source, as_version=4).metadata:
         raise ValueError(f"{job.stem} names no kernel; open it in Jupyter, choose Python 3, and save it")
-    declared = papermill.inspect_notebook(job.source)
+    declared = papermill.inspect_notebook(_literal(job.source))
     unknown = [name for name in job.parameters if name not in declared]
     if unknown:
         valid = ", ".join(declared) or "none (no cell tagged `parameters`)"
         raise ValueError(f"{job.stem} has no parameter {', '.join(unknown)}; its parameters: {valid}")
     for name, value in job.settings:
         default = declared[name]["default"]
-        if type(value) is not _type(default):
+        if not _carried(value):
+            raise ValueError(
+                f"{name} cannot be {value!r}: a notebook takes None, True, False, finite numbers, texts, lists and "
+                "dicts of these, with texts as keys"
+            )
+        if _type(default) not in (type(value), type(None)):
             raise ValueError(f"{job.stem}: {name} must be of the type of its default, {default}, not {value!r}")
 
 
@@ -158,8 +161,22 @@ def _type(default: str) -> type:
         raise ValueError(f"only parameters with a plain default can be set, and this one's is {default}") from error
 
 
+def _carried(value: Any) -> bool:
+    """Whether papermill writes the value into the notebook as it is; of all else it writes the text."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_carried, value.values()))
+    if isinstance(value, list):
+        return all(map(_carried, value))
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _literal(path: Path) -> str:
+    """The path for papermill, which would fill in {braces}."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def inputs(job: Job) -> str:
-    """Digest of all the job's results depend on: its cells, mialib's source, the published numbers, parameters, data.
+    """Digest of all the results depend on: cells, mialib's source, libraries, published numbers, parameters, data.
 
     Data: the digests in data/registry.csv, which are checked when a file is loaded (whether it is downloaded yet
     changes nothing); name, size and time of the files in `config.BROUGHT`; the weights in data/targets. The overview
@@ -169,12 +186,20 @@ def inputs(job: Job) -> str:
     files += config.ROOT.glob("data/registry.csv")
     if job.reads_the_others:
         files += [path for path in job.out.glob("figures/*.json") if path.stem != job.stem]
-    texts = [(path.name, path.read_text()) for path in sorted(files)]
+    texts = [(path.name, path.read_text(encoding="utf-8")) for path in sorted(files)]
     weights = [(path.name, _weights(path, *_stamp(path))) for path in sorted(config.ROOT.glob("data/targets/*.safe*"))]
     raw = config.raw_dir()
     found = sorted(p for name in config.BROUGHT[job.profile] for p in (raw / name).rglob("*") if p.is_file())
     brought = [(p.relative_to(raw).as_posix(), *_stamp(p)) for p in found]
-    return runs.digest(_cells(job.source), texts, job.parameters, weights, brought)
+    return runs.digest(_cells(job.source), texts, job.parameters, weights, brought, _libraries())
+
+
+@functools.cache
+def _libraries() -> str:
+    """Versions of what the notebooks compute and draw with, and the precision that networks train in here."""
+    return f"{machine.precision()}, " + runs.versions(
+        "matplotlib", "numpy", "pandas", "scikit-learn", "scipy", "seaborn", "torch", "xgboost"
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -241,7 +266,7 @@ def past(job: Job) -> Past:
     """How long the notebook took, and the memory it used, when it last ran; a guess of the memory if it has not."""
     guess = PEAK + job.workers * PEAK_WORKER
     try:
-        seen = json.loads(job.history.read_text())
+        seen = json.loads(job.history.read_text(encoding="utf-8"))
         seconds = None if seen["seconds"] is None else float(seen["seconds"])
         peak, workers = float(seen["peak"]), float(seen["workers"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -272,7 +297,7 @@ def run(
     went wrong, by `Job.name`.
     """
     tell = tell or live.lines()
-    memory = memory or psutil.virtual_memory().available
+    memory = memory or pool.free()
     known = {job.name: past(job) for job in jobs}
     waiting, running, failures = list(jobs), [], {}
 
@@ -296,7 +321,7 @@ def run(
                 say("started", job)
             for each, sent in pool.look(running) if running else ():
                 running.remove(each)
-                error, seconds = sent or ("the process running it was killed (out of memory?)", None)
+                error, seconds = sent or (f"the process running it {_how(each.process.exitcode)}", None)
                 if error:
                     failures[each.task.name] = error
                 # One that only waited for another runner, or trained on a cluster, says nothing of what it takes here.
@@ -311,6 +336,15 @@ def run(
         for each in running:
             pool.stop(each)
     return failures
+
+
+def _how(exitcode: int) -> str:
+    """How a process ended that sent nothing, from its exit code: below 0, the signal that ended it."""
+    if exitcode == -signal.SIGKILL:
+        return "was killed (out of memory?)"
+    if exitcode < 0:
+        return f"was ended by signal {-exitcode}, {signal.strsignal(-exitcode)}"
+    return f"ended by itself with exit code {exitcode}"
 
 
 def _next(
@@ -346,6 +380,7 @@ def _child(job: Job, fresh: bool, sender: Connection) -> None:
     # A killed runner leaves no orphan: this process ends with it, and so do the kernel and its workers.
     threading.Thread(target=lambda: (parent.join(), _end()), daemon=True).start()
     signal.signal(signal.SIGINT, lambda *_: _end())  # the runner says that it was interrupted
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `pool.start`
     try:
         sender.send(_in_turn(job, fresh))
     except Exception as error:  # such as a full disk
@@ -372,7 +407,7 @@ def _in_turn(job: Job, fresh: bool) -> tuple[str, float | None]:
         for path in (job.executed, *job.figures()):
             path.unlink(missing_ok=True)
         _set_environment(job)
-        with job.log.open("a") as log:
+        with job.log.open("a", encoding="utf-8") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {job.parameters}", file=log, flush=True)
@@ -386,6 +421,9 @@ def _set_environment(job: Job) -> None:
     os.environ |= {
         "MIALIB_FIGURES": str(job.out / "figures"),
         "MIALIB_WORKERS": str(job.workers),
+        # Cores go to the workers. More threads in the kernel would spin beside them, and change sums with their number;
+        # OpenBLAS, MKL, PyTorch and XGBoost all read this one.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         # The kernel is this interpreter's, whatever kernels the user has, and imports the mialib whose digest we take.
         "JUPYTER_PATH": os.pathsep.join(filter(None, (f"{sys.prefix}/share/jupyter", jupyter_path))),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(config.ROOT), python_path))),
@@ -400,8 +438,8 @@ def _execute(job: Job, log: Any) -> str:
     begun = time.monotonic()
     try:
         papermill.execute_notebook(
-            job.source,
-            job.unfinished,
+            _literal(job.source),
+            _literal(job.unfinished),
             job.parameters,
             kernel_name="python3",
             progress_bar=False,
@@ -409,7 +447,7 @@ def _execute(job: Job, log: Any) -> str:
             stderr_file=log,
             cwd=job.out,
         )
-    except PapermillExecutionError as error:
+    except papermill.exceptions.PapermillExecutionError as error:
         return f"{_name(error.exec_count, error.source)}: {error.ename}: {error.evalue}".rstrip(": ")
     except Exception as error:  # such as a kernel that died: reported with the cell it died in
         return f"{_reached(job.unfinished)}: {type(error).__name__}: {error}"
@@ -431,9 +469,11 @@ def _execute(job: Job, log: Any) -> str:
 
 def _page(notebook: nbformat.NotebookNode, name: str) -> str:
     """The notebook as one HTML file that needs no network; its links to other notebooks lead to their pages."""
-    exporter = HTMLExporter(raw_template=_PAGE, embed_images=True)
+    from mialib import pages  # imports nbconvert, which keeping what is done does without
+
+    exporter = pages.exporter(_PAGE, embed_images=True)
     page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
-    return re.sub(r'href="([\w-]+)\.ipynb"', r'href="\1.html"', page)
+    return re.sub(r'href="([^"/:?#]+)\.ipynb(?=["#])', r'href="\1.html', page)
 
 
 def fault(notebook: nbformat.NotebookNode) -> str:
@@ -471,10 +511,12 @@ def _reached(path: Path) -> str:
 
 def scorecard(out: Path) -> str:
     """The records in `out`/figures on one screen: verdicts counted per exhibit, then rows of ours beside published."""
-    records = [json.loads(path.read_text()) for path in sorted(out.glob("figures/*.json"))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("figures/*.json"))]
     records = [record for record in records if record["cells"]]
     if not records:
         return ""
+    from mialib import published  # imports pandas, which running does without
+
     lines = [f"{'exhibit':<48}" + "".join(f"{verdict:>16}" for verdict in published.VERDICTS)]
     for record in records[: HEIGHT // 2]:
         counted = published.counts(record["cells"])
@@ -517,8 +559,35 @@ def _number(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and math.isfinite(value) else ""
 
 
-def publish(out: Path, notebooks: Path = NOTEBOOKS, figures: Path = config.ROOT / "figures") -> list[Path]:
-    """Copy the executed laptop notebooks in `out` to `notebooks`, and their figures to `figures`; the files written.
+def carry(before: Path, now: Path, notebooks: Path = NOTEBOOKS, figures: Path = config.ROOT / "figures") -> list[Path]:
+    """Hold committed notebooks to be made by the present code where it computes the same: see `committed.carried`.
+
+    `before`, `now`: results of the same profile by the code that made them, and by the present one. Returns the
+    notebooks written. ValueError, and nothing is written, for one whose fault is another than changed code, or whose
+    numbers changed. The overview, which has no numbers of its own, is left as it is: it runs in seconds.
+    """
+    written = {}
+    for path in sorted(notebooks.glob("*.ipynb")):
+        wrong = committed.faults(path, figures)
+        if not wrong or path.stem.startswith("00"):
+            continue
+        if wrong != [committed.STALE]:
+            raise ValueError(f"{path.stem}: {wrong[0]}")
+        notebook = nbformat.read(path, as_version=4)
+        places = (folder / "notebooks" / path.name for folder in (before, now))
+        notebook.metadata["mialib"] = committed.carried(notebook, *places)
+        written[path] = nbformat.writes(notebook).encode()
+    for path, content in written.items():
+        runs.write_atomic(path, content)
+    return list(written)
+
+
+def publish(
+    out: Path, notebooks: Path = NOTEBOOKS, figures: Path = config.ROOT / "figures", names: Iterable[str] = ()
+) -> list[Path]:
+    """Copy executed laptop notebooks in `out` (`names`: as in `plan`) to `notebooks`, and their figures to `figures`.
+
+    Returns the files written.
 
     The gallery, figures/README.md, is written anew, and figures that a notebook no longer saves are removed. The cell
     papermill injected is dropped, as its values equal those of the parameters cell. ValueError, and nothing is
@@ -526,16 +595,16 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, figures: Path = config.ROOT 
     """
     from mialib import citing  # imports matplotlib, which running does without
 
-    jobs = plan([], "laptop", 0, 1, out, notebooks)
+    jobs = plan(names, "laptop", 0, 1, out, notebooks)
     clean = {job.source: _clean(job) for job in jobs}
     for path, notebook in clean.items():
         runs.write_atomic(path, nbformat.writes(notebook).encode())
     figures.mkdir(parents=True, exist_ok=True)
     for job in jobs:
-        for path in figures.glob(f"{job.stem}*"):
+        for path in runs.files_of(job.stem, figures):
             path.unlink()
     copies = [Path(shutil.copy(path, figures / path.name)) for job in jobs for path in job.figures()]
-    gallery = citing.gallery(figures, {job.stem: title(job.source) for job in jobs})
+    gallery = citing.gallery(figures, {path.stem: title(path) for path in notebooks.glob("*.ipynb")})
     runs.write_atomic(figures / "README.md", gallery.encode())
     return [*clean, *copies, figures / "README.md"]
 
@@ -551,7 +620,7 @@ def _clean(job: Job) -> nbformat.NotebookNode:
         raise ValueError(f"{job.stem}: {wrong}; {again}")
     if "outputs" not in notebook.metadata.get("mialib", {}):
         raise ValueError(f"{job.stem} was run by an older mialib; {again}")
-    declared = papermill.inspect_notebook(job.executed)
+    declared = papermill.inspect_notebook(_literal(job.executed))
     defaults = {name: ast.literal_eval(declared[name]["default"]) for name in job.parameters}
     used = {name: notebook.metadata.mialib[name] for name in job.parameters}
     if used != defaults or used != job.parameters:
@@ -566,7 +635,7 @@ def _clean(job: Job) -> nbformat.NotebookNode:
     if stamp["outputs"] != notebook.metadata.mialib.outputs:
         raise ValueError(f"{job.stem}: its outputs were edited after it was run; {again}")
     if state(job) != "done":
-        raise ValueError(f"{job.stem} is out of date: mialib or the data changed after it was run; {again}")
+        raise ValueError(f"{job.stem} is out of date: mialib, a library or the data changed after it was run; {again}")
     del notebook.metadata["papermill"]
     notebook.metadata["mialib"] = used | stamp
     for cell in notebook.cells:

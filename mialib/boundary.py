@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mialib import config, models, runs, targets
+from mialib import arrays, config, machine, models, runs, targets
 from mialib.targets import Trained
 
 EPS = 1e-3  # released code: what a step adds to a pixel
@@ -85,8 +85,7 @@ def distances(
         raise ValueError(f"unknown protocol {protocol!r}; valid: {', '.join(PROTOCOLS)}")
     if net.training:
         raise ValueError("the network is in training mode, where records depend on each other; call net.eval() first")
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} records have {len(y)} labels")
+    y = torch.tensor(arrays.labels(y.cpu() if isinstance(y, torch.Tensor) else y, len(x)))
     with models.one_thread():
         way, crossed, taken = PROTOCOLS[protocol](net, x.detach().clone(), y.to(x.device), steps)
     scale = torch.tensor(std, dtype=torch.float64, device=x.device).reshape(-1, *(1,) * (x.ndim - 2))
@@ -126,13 +125,12 @@ def of_target(trained: Trained, rows: np.ndarray, protocol: str, steps: int) -> 
         job = joblib.delayed(_job)
         jobs = [job(trained.net, trained.target, trained.data.X[p], trained.data.y[p], protocol, steps) for p in parts]
         workers = 1 if torch.cuda.is_available() else min(count, config.workers())
-        with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-            answers = joblib.Parallel()(jobs)
+        answers = list(machine.parallel(jobs, workers))
         entry = {name: np.empty(len(rows), array.dtype) for name, array in vars(answers[0]).items()}
         for at, answer in enumerate(answers):
             for name, array in vars(answer).items():
                 entry[name][at::count] = array
-        runs.store(key, entry)
+        runs.store(key, entry, undefined=True)  # distances where no boundary was crossed
     return Distances(**entry)
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -17,7 +18,7 @@ PAGE_ROWS = 50  # of a table; more do not fit a page
 
 def exhibits(figures: Path) -> dict[str, dict[str, Any]]:
     """Exhibit id -> record, of the records in `figures`, in notebook order."""
-    records = [json.loads(path.read_text()) for path in sorted(figures.glob("*.json"))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(figures.glob("*.json"))]
     return {config.exhibit_id(record["notebook"]): record for record in records}
 
 
@@ -49,7 +50,7 @@ def cite(record: Mapping[str, Any], title: str, figures: Path) -> str:
             "",
             "% LaTeX, with \\usepackage{booktabs, graphicx}",
             *includes(record, figures),
-            f"\\caption{{{said.translate(report.LATEX)}}}",
+            f"\\caption{{{report.latex_text(said)}}}",
         ]
     )
 
@@ -57,8 +58,8 @@ def cite(record: Mapping[str, Any], title: str, figures: Path) -> str:
 def bibtex(record: Mapping[str, Any]) -> str:
     """The paper's entry in data/published/papers.bib, and this software's with the record's commit."""
     paper = _id(record).split("-")[0]
-    entries = (config.ROOT / "data" / "published" / "papers.bib").read_text()
-    entry = re.search(rf"^@\w+{{{paper}\d.*?^}}$", entries, re.MULTILINE | re.DOTALL)
+    entries = (config.ROOT / "data" / "published" / "papers.bib").read_text(encoding="utf-8")
+    entry = re.search(rf"^@\w+{{{re.escape(paper)}\d.*?^}}$", entries, re.MULTILINE | re.DOTALL)
     first = entry[0] if entry else f"% no entry that begins with {paper} in data/published/papers.bib"
     run = record["run"]
     return f"{first}\n\n{companion(run['date'][:4], run['versions']['mialib'], run['commit'])}"
@@ -66,7 +67,7 @@ def bibtex(record: Mapping[str, Any]) -> str:
 
 def companion(year: str, version: str, commit: str) -> str:
     """The BibTeX entry of this software, from CITATION.cff."""
-    about = yaml.safe_load((config.ROOT / "CITATION.cff").read_text())
+    about = yaml.safe_load((config.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     authors = [
         f"{{{each['name']}}}" if "name" in each else f"{each['family-names']}, {each['given-names']}"
         for each in about["authors"]
@@ -74,8 +75,8 @@ def companion(year: str, version: str, commit: str) -> str:
     ours = {
         "author": " and ".join(authors),
         "title": f"{{{about['title']}}}",
-        "year": year,
-        "note": f"Version {version}, commit {commit}",
+        "year": report.latex_text(year),
+        "note": report.latex_text(f"Version {version}, commit {commit}"),
     }
     return "\n".join(["@misc{mialib,", *(f"  {key:<9} = {{{value}}}," for key, value in ours.items()), "}"])
 
@@ -86,12 +87,21 @@ def includes(record: Mapping[str, Any], figures: Path) -> list[str]:
     for path in _files(record, figures, ".pdf"):
         column = _width(path) <= config.ONE_COLUMN
         width, where = ("\\columnwidth", "figure") if column else ("\\textwidth", "figure*, across both columns")
-        lines.append(f"\\includegraphics[width={width}]{{figures/{path.name}}}  % in a {where}")
+        name, renamed = _named(path)
+        lines.append(f"\\includegraphics[width={width}]{{figures/{name}}}  % in a {where}{renamed}")
     for path in _files(record, figures, ".tex"):
-        rows = len(re.findall(r"\\\\$", path.read_text(), re.MULTILINE))
-        long = f"  % {rows} rows, longer than a page: take some of its CSV" if rows > PAGE_ROWS else ""
-        lines.append(f"\\input{{figures/{path.name}}}{long}")
+        rows = len(re.findall(r"\\\\$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        long = f"{rows} rows, longer than a page: take some of its CSV" if rows > PAGE_ROWS else ""
+        name, renamed = _named(path)
+        said = f"{long}{renamed}".removeprefix("; ")
+        lines.append(f"\\input{{figures/{name}}}" + (f"  % {said}" if said else ""))
     return lines
+
+
+def _named(path):
+    """The file's name for LaTeX, and what to say where LaTeX cannot read its own."""
+    name = report.latex_name(path.name)
+    return name, "" if name == path.name else f"; rename {path.name} to that, which LaTeX can read"
 
 
 def gallery(figures: Path, titles: Mapping[str, str]) -> str:
@@ -110,7 +120,9 @@ def gallery(figures: Path, titles: Mapping[str, str]) -> str:
     ]
     for name, record in found.items():
         counted = published.counts(_printed(record)).values()
-        lines.append(f"| [`{name}`](#{name}) | {record['exhibit']} | {' | '.join(map(str, counted))} |")
+        lines.append(
+            f"| [`{name}`](#{quote(name)}) | {_markdown(record['exhibit'])} | {' | '.join(map(str, counted))} |"
+        )
     for name, record in found.items():
         lines += ["", *_entry(name, record, titles.get(record["notebook"], record["exhibit"]), figures)]
     return "\n".join(lines) + "\n"
@@ -121,18 +133,18 @@ def _entry(name, record, title, figures):
     simulated = " Hatched: simulated data." if "M" in {cell["tier"] for cell in record["cells"]} else ""
     alt = html.escape(f"{_sentence(title)} Published and ours. {_verdicts(record)}{simulated}")
     images = [
-        f'<img src="{path.name}" width="{240 if i else 480}" alt="{alt}">'
+        f'<img src="{quote(path.name)}" width="{240 if i else 480}" alt="{alt}">'
         for i, path in enumerate(_files(record, figures, ".png"))
     ]
     kinds = {
         "Figures": [_links(path, figures, ("pdf", "svg", "png")) for path in _files(record, figures, ".png")],
         "Tables": [_links(path, figures, ("csv", "tex")) for path in _files(record, figures, ".csv")],
-        "Record": [f"[json]({stem}.json), from notebook [{stem}](../notebooks/{stem}.ipynb)"],
+        "Record": [f"[json]({quote(stem)}.json), from notebook [{_markdown(stem)}](../notebooks/{quote(stem)}.ipynb)"],
     }
     return [
-        f'## <a id="{name}"></a>{record["exhibit"]}',
+        f'## <a id="{html.escape(name)}"></a>{_markdown(record["exhibit"])}',
         "",
-        f"`{name}` · {title}",
+        f"`{name}` · {_markdown(title)}",
         "",
         *images,
         "",
@@ -146,8 +158,13 @@ def _entry(name, record, title, figures):
 def _links(path, figures, kinds):
     """ "by_class pdf, svg, png", each a link."""
     name = path.stem
-    links = [f"[{kind}]({name}.{kind})" for kind in kinds if (figures / f"{name}.{kind}").exists()]
-    return f"{name} {', '.join(links)}"
+    links = [f"[{kind}]({quote(name)}.{kind})" for kind in kinds if (figures / f"{name}.{kind}").exists()]
+    return f"{_markdown(name)} {', '.join(links)}"
+
+
+def _markdown(text):
+    """The text in a line or table of Markdown, where it can neither begin HTML or a link nor end a cell."""
+    return re.sub(r"[<|\[\]]", r"\\\g<0>", " ".join(text.split()))
 
 
 def _id(record):
@@ -156,7 +173,8 @@ def _id(record):
 
 def _files(record, figures, suffix):
     """The exhibit's files of one kind, the main one first."""
-    return sorted(figures.glob(f"{record['notebook']}*{suffix}"), key=lambda path: path.stem)
+    found = [path for path in runs.files_of(record["notebook"], figures) if path.suffix == suffix]
+    return sorted(found, key=lambda path: path.stem)
 
 
 def _printed(record):

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from mialib import config, runs
+from mialib.light import nbformat
 
 
 def stamp(notebook: nbformat.NotebookNode, figures: Iterable[Path]) -> dict[str, Any]:
@@ -45,13 +44,16 @@ def code(source: str) -> str:
     while todo:
         for name in _imports(todo.pop()):
             if name in modules and name not in reached:
-                reached[name] = modules[name].read_text()
+                reached[name] = modules[name].read_text(encoding="utf-8")
                 todo.append(reached[name])
     texts = {name: _bare(text) for name, text in reached.items()}
     # published.py names every table, whether a notebook uses it or not.
     named = {word for name in texts if name != "mialib.published" for word in _words(texts[name])} | _words(source)
     tables = [path for path in sorted(config.ROOT.glob("data/published/*.csv")) if path.stem in named]
-    return runs.digest(texts, [(path.name, path.read_text()) for path in tables])
+    return runs.digest(texts, [(path.name, path.read_text(encoding="utf-8")) for path in tables])
+
+
+STALE = "mialib, or published numbers that it uses, changed after the run"
 
 
 def faults(path: Path, figures: Path) -> list[str]:
@@ -60,11 +62,11 @@ def faults(path: Path, figures: Path) -> list[str]:
     made = notebook.metadata.get("mialib")
     if made is None:
         return ["it holds no record of a run"]
-    now = stamp(notebook, figures.glob(f"{path.stem}*"))
+    now = stamp(notebook, runs.files_of(path.stem, figures))
     told = {
         "source": "a cell was edited after the run",
         "outputs": "an output was edited after the run",
-        "code": "mialib, or published numbers that it uses, changed after the run",
+        "code": STALE,
     }
     wrong = [text for key, text in told.items() if made[key] != now[key]]
     names = sorted({*made["figures"], *now["figures"]})
@@ -75,6 +77,50 @@ def faults(path: Path, figures: Path) -> list[str]:
     if declared != [f'profile = "{made["profile"]}"\nseed = {made["seed"]}']:
         wrong.append("its parameters are not those of the run")
     return wrong
+
+
+def carried(notebook: nbformat.NotebookNode, before: Path, now: Path) -> dict[str, Any]:
+    """The metadata of a committed notebook whose code changed, once `before` and `now` show that no number did.
+
+    Both are the same notebook executed in one profile on one machine, each with its record in ../figures: `before` by
+    the code that made the committed one, `now` by the present code. Every value must be equal, digit for digit; of an
+    interval the ends may differ, as they may be computed anew from the same values, and are counted. ValueError
+    otherwise. What was compared is kept under "carried", with the former digest. A run in `demo` shows nothing of what
+    only `laptop` does: its sizes, and the readers of real files.
+    """
+    old, new = (_executed(path) for path in (before, now))
+    made, present = notebook.metadata.mialib, stamp(notebook, [])["code"]
+    if old["made"].code != made.code or old["made"].source != made.source:
+        raise ValueError(f"{before.stem}: {before} was not run by the code that made the committed notebook")
+    if new["made"].code != present or new["made"].source != made.source:
+        raise ValueError(f"{now.stem}: {now} was not run by the present code")
+    if old["versions"] != new["versions"] or old["seed"] != new["seed"]:
+        raise ValueError(f"{now.stem}: the two runs had other libraries or seeds")
+    moved = [cell for cell, other in zip(old["values"], new["values"], strict=False) if cell != other]
+    if moved or len(old["values"]) != len(new["values"]):
+        raise ValueError(
+            f"{now.stem}: its numbers changed, so it must run again; the first: {[*moved, 'a new one'][0]}"
+        )
+    ends = sum(a != b for a, b in zip(old["ends"], new["ends"], strict=True))
+    proof = {"code": made.code, "profile": new["profile"], "equal": len(new["values"]), "intervals changed": ends}
+    return {**made, "code": present, "carried": [*made.get("carried", []), proof]}
+
+
+def _executed(path: Path) -> dict[str, Any]:
+    """What an executed notebook and its record say. ValueError where there is none, or it is not what a run left."""
+    record = path.parent.parent / "figures" / f"{path.stem}.json"
+    if not (path.exists() and record.exists()):
+        raise ValueError(f"{path.stem}: no executed notebook with a record at {path}")
+    try:
+        made, text = nbformat.read(path, as_version=4).metadata.mialib, record.read_bytes()
+    except Exception as error:  # a damaged file may raise anything
+        raise ValueError(f"{path.stem}: {path} is damaged, or no run of ours left it ({error})") from error
+    if made.get("figures", {}).get(record.name) != hashlib.sha256(text).hexdigest():
+        raise ValueError(f"{path.stem}: {record} is not what the run wrote")
+    found = json.loads(text)
+    ends = [(cell.pop("low"), cell.pop("high")) for cell in found["cells"]]
+    about = {"made": made, "versions": found["run"]["versions"], "profile": found["profile"], "seed": found["seed"]}
+    return about | {"values": found["cells"], "ends": ends}
 
 
 def _name(path):
@@ -106,10 +152,10 @@ def _bare(text: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             ast.get_docstring(node) is not None
         ):
-            documented = node.body[0]
-            lines[documented.lineno - 1 : documented.end_lineno] = [""] * (
-                documented.end_lineno - documented.lineno + 1
-            )
+            text = node.body[0]
+            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+            if len(node.body) == 1 and not isinstance(node, ast.Module):
+                lines[text.lineno - 1] = " " * text.col_offset + "pass"
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 

@@ -240,24 +240,38 @@ def targets(profile: str) -> dict[str, Target]:
 
 def raw_dir() -> Path:
     """Folder of downloaded data: $MIALIB_DATA, else data/raw."""
-    return Path(os.environ.get("MIALIB_DATA", ROOT / "data" / "raw"))
+    return _folder("MIALIB_DATA", ROOT / "data" / "raw")
 
 
 def cache_dir() -> Path:
     """Folder of trained models and other results that can be computed again: $MIALIB_CACHE, else data/cache."""
-    return Path(os.environ.get("MIALIB_CACHE", ROOT / "data" / "cache"))
+    return _folder("MIALIB_CACHE", ROOT / "data" / "cache")
 
 
 def figures_dir(profile: str) -> Path:
     """Folder that figures, tables and records go to: $MIALIB_FIGURES, else build/<profile>/figures."""
-    return Path(os.environ.get("MIALIB_FIGURES", ROOT / "build" / profile / "figures"))
+    return _folder("MIALIB_FIGURES", ROOT / "build" / profile / "figures")
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """Where the variable points, "~" being the home folder; a relative path is taken from this project's folder.
+
+    From the working directory it would mean one folder for the command line and another inside each notebook.
+    """
+    text = os.environ.get(variable, "")
+    try:
+        return ROOT / Path(text).expanduser() if text else default
+    except RuntimeError as error:
+        raise ValueError(f"{variable}={text}: {error}") from error
 
 
 def workers() -> int:
-    """Worker processes for training: $MIALIB_WORKERS, else the cores this process may use."""
+    """Worker processes for training: $MIALIB_WORKERS, else the cores this process may use, also in a container."""
     text = os.environ.get("MIALIB_WORKERS", "")
     if not text:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        from joblib import cpu_count  # whoever only asks for help does without
+
+        return cpu_count()
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"MIALIB_WORKERS must be a whole number from 1 up, not {text!r}")
     return int(text)

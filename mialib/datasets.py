@@ -3,19 +3,27 @@
 `load(name, profile)` gives the arrays, `fetch(name)` only brings the files. What each set is: data/README.md.
 """
 
+import bz2
+import contextlib
 import csv
+import fcntl
 import gzip
 import hashlib
 import itertools
+import lzma
 import math
 import os
 import re
+import shutil
+import ssl
 import tarfile
 import tempfile
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -24,10 +32,11 @@ import pooch
 import requests
 import scipy.sparse
 import sklearn.datasets
+import urllib3
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from mialib import config, runs, simulate
+from mialib import arrays, config, runs, simulate
 
 Arrays = tuple[np.ndarray | scipy.sparse.csr_array, np.ndarray]
 
@@ -46,11 +55,19 @@ RECLUSTERED = ("location-2", "location-10", "location-20", "purchase-2", "purcha
 DEMO_CLASSES = {"cifar-100": 20, "cifar-100-coarse": 10}
 DEMO_ROWS = {"location": 1_500, "purchase": 8_000, "texas": 4_000}
 PURCHASE_MD5 = "dd892f2cedf8b07025d016df49a2eb4f"  # of the unpacked file, by one third-party README: warn only
+# What is longer than this is refused before it is read, in bytes. Texas-100 is the largest: 0.83e9, in rows of 12,340.
+UNPACKED_LIMIT = 2**31  # an archive, unpacked
+LINE_LIMIT = 2**16
+PORTION = 2**20  # what is read of a stream at once, the long name of an archive's member included
+MEMBER_LIMIT = 1_000  # members of an archive
+# A server that is silent for TIMEOUT seconds, or brings fewer than SLOWEST bytes a second for PATIENCE seconds, is
+# given up.
+TIMEOUT, SLOWEST, PATIENCE = 30, 5_000, 60
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set, in memory.
+    """One data set, in memory; one's own may come in any form that `arrays` takes (ValueError where it does not).
 
     X: (n, d) uint8 0/1 for location, purchase and texas (texas: csr_array); float32 in [0, 1] for adult and mnist;
     uint8 (n, 3, 32, 32) for the CIFARs. y: (n,) int64, 0..classes-1.
@@ -63,6 +80,10 @@ class Dataset:
     tier: str  # "R" real, "S" a real substitute, "M" simulated
     source: str  # one sentence fit for a caption
     digest: str  # runs.digest(X, y)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "X", arrays.records(self.X))
+        object.__setattr__(self, "y", arrays.labels(self.y, self.X.shape[0], self.classes))
 
 
 @dataclass(frozen=True)
@@ -77,13 +98,41 @@ class File:
     citation: str
 
 
+_COLUMNS = {  # of data/registry.csv: what every cell of it matches, and that in words
+    "file": (r"\w[\w.-]*(/\w[\w.-]*)+", "a place inside data/raw, such as mnist/labels.gz"),
+    "address": (r"https?://\S+", "an http or https address"),
+    "size": (r"([1-9]\d{0,14})?", "a whole number of bytes, or nothing"),
+    "digest": (
+        r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}",
+        "sha256:, md5: or git: with its 64, 32 or 40 small hexadecimal digits",
+    ),
+    "rows": (r"0|[1-9]\d{0,14}", "a whole number"),
+    "licence": (r".+", "a text"),
+    "citation": (r".+", "a text"),
+}
+
+
 def read_registry() -> dict[str, File]:
-    """Place under config.raw_dir() -> File, in the order of data/registry.csv."""
-    with (config.ROOT / "data" / "registry.csv").open(newline="") as table:
-        return {
-            row.pop("file"): File(**row | {"size": int(row["size"] or 0) or None, "rows": int(row["rows"])})
-            for row in csv.DictReader(table)
-        }
+    """Place under config.raw_dir() -> File, in the order of data/registry.csv.
+
+    Raises ValueError naming the row (the header is row 1) and the column of a cell that is not what it must be.
+    """
+    with (config.ROOT / "data" / "registry.csv").open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file, restkey="an eighth")
+        rows = list(table)
+    if table.fieldnames != list(_COLUMNS):
+        raise ValueError(f"data/registry.csv, row 1: the columns must be {','.join(_COLUMNS)}")
+    registry = {}
+    for number, row in enumerate(rows, 2):
+        for column, cell in row.items():
+            pattern, words = _COLUMNS.get(column, ("", "to be there"))
+            if not re.fullmatch(pattern, str(cell or ""), re.ASCII):
+                raise ValueError(f"data/registry.csv, row {number}, column {column}: {cell!r} is not {words}")
+        place, size = row.pop("file"), row.pop("size")
+        if place in registry:
+            raise ValueError(f"data/registry.csv, row {number}, column file: {place!r} stands in an earlier row too")
+        registry[place] = File(**row | {"size": int(size) if size else None, "rows": int(row["rows"])})
+    return registry
 
 
 REGISTRY = read_registry()
@@ -145,27 +194,139 @@ def _members(folder: str) -> list[str]:
 
 
 def fetch_file(place: str) -> Path:
-    """Path of one file of the registry, downloaded if missing; nothing with a wrong size or digest gets its name."""
+    """Path of one file of the registry, downloaded if missing; nothing with a wrong size or digest gets its name.
+
+    Raises as `load` does; the FileNotFoundError says why the download failed.
+    """
     path, file = config.raw_dir() / place, REGISTRY[place]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     if path.exists():
         _check_file(path, path, file)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+    with _workplace(path.parent) as folder:
         # No digest for pooch, which cannot check a git blob id: _check_file does it, before the final name is given.
         names = {"registry": {path.name: None}, "urls": {path.name: file.address}}
         browser = pooch.create(folder, base_url="", retry_if_failed=3, **names)
         try:
-            part = Path(browser.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=True, timeout=30)))
-        except requests.RequestException as error:
+            part = Path(browser.fetch(path.name, downloader=partial(_download, most=file.size or UNPACKED_LIMIT)))
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             raise FileNotFoundError(
-                f"{path.name} is missing and could not be downloaded from {file.address}; "
-                f"put the file with digest {file.digest} at {path}"
+                f"{path.name} is missing and could not be downloaded from {file.address}: {_reason(error)}, "
+                f"or put the file with digest {file.digest} at {path}"
             ) from error
         _check_file(part, path, file)
         part.chmod(0o644)
         os.replace(part, path)
     return path
+
+
+def _download(address: str, part: str, _: pooch.Pooch, most: int) -> None:
+    """One try, for pooch, in a thread of its own: a server that trickles keeps every single read within its timeout.
+
+    Raises what the download does, and TimeoutError or OSError, which pooch does not retry, as `_watch` does.
+    """
+    errors = []
+
+    def work() -> None:
+        try:
+            pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(address, file, None)
+        except Exception as error:
+            errors.append(error)
+
+    with open(part, "wb") as file:  # closed here, so that a thread which is left behind ends at its next write
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        _watch(thread, file, most)
+    if errors:
+        raise errors[0]
+
+
+def _watch(thread: threading.Thread, file: IO[bytes], most: int) -> None:
+    """Wait for a download. OSError if it brings more than `most` bytes, TimeoutError if it is slower than SLOWEST."""
+    before = 0
+    for second in itertools.count(1):
+        thread.join(1)
+        if not thread.is_alive():
+            return
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(f"the server sends more than {most:,} bytes")
+        if second % PATIENCE == 0:
+            if size - before < SLOWEST * PATIENCE:
+                raise TimeoutError(f"too slow: {size - before:,} bytes in {PATIENCE} seconds")
+            before = size
+
+
+_ADVICE = (  # what a download failed for: its kinds of error, its name, what to do
+    (
+        (requests.exceptions.ProxyError, requests.exceptions.InvalidProxyURL, urllib3.exceptions.LocationParseError),
+        "proxy refused",
+        "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+    ),
+    (
+        (ssl.SSLCertVerificationError,),
+        "certificate not trusted",
+        "set REQUESTS_CA_BUNDLE to your network's certificates",
+    ),
+    ((urllib3.exceptions.NameResolutionError,), "name not resolved", "check the network"),
+    ((requests.Timeout, urllib3.exceptions.ReadTimeoutError, TimeoutError), "timeout", "try again later"),
+    ((BaseException,), "", "check the network or try again later"),
+)
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed and what to do, in one line."""
+    causes = list(_causes(error))
+    last = causes[-1]
+    what = getattr(last, "strerror", None) or str(last) or type(last).__name__
+    if isinstance(error, requests.HTTPError):
+        what = f"HTTP {error.response.status_code}"
+    what = re.sub(r"//[^/\s]*@", "//", " ".join(what.split()))  # a proxy's address may hold a password
+    kinds = ((name, advice) for types, name, advice in _ADVICE if any(isinstance(cause, types) for cause in causes))
+    name, advice = next(kinds)
+    return f"{name} ({what}); {advice}" if name else f"{what}; {advice}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those inside it, outermost first: requests and urllib3 put one into another in several ways."""
+    while error is not None:
+        yield error
+        inner = (*error.args, getattr(error, "reason", None), error.__cause__)
+        error = next((each for each in inner if isinstance(each, BaseException)), None)
+
+
+@contextlib.contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent` for one download, locked while it is in use."""
+    with contextlib.ExitStack() as stack:
+        with _locked(parent):  # between its making and its locking nobody may take it for one left behind
+            new = tempfile.TemporaryDirectory(dir=parent, prefix=".download-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(new))
+            stack.enter_context(_locked(folder))
+        yield folder
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders that killed downloads left in `parent`: those that nobody has locked."""
+    for folder in parent.glob(".download-*"):
+        with contextlib.suppress(OSError), _locked(parent), _locked(folder, fcntl.LOCK_NB) as dead:
+            if dead:
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int = 0) -> Iterator[bool]:
+    """Lock a folder; the operating system frees it when its holder dies. Yields False where that cannot be had."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        held = False
+        with contextlib.suppress(OSError):  # another's with LOCK_NB, or a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | how)
+            held = True
+        yield held
+    finally:
+        os.close(handle)
 
 
 def digest_file(path: Path, kind: str) -> str:
@@ -178,8 +339,9 @@ def digest_file(path: Path, kind: str) -> str:
 def _check_file(found: Path, path: Path, file: File) -> None:
     """Raise ValueError, and set `found` aside beside `path`, unless its size and digest are the registered ones."""
     size, kind = found.stat().st_size, file.digest.partition(":")[0]
-    if file.size is not None and size < file.size:
-        raise _set_aside(found, path, f"truncated: {size:,} of {file.size:,} bytes")
+    if file.size is not None and size != file.size:
+        what = "truncated" if size < file.size else "too long"
+        raise _set_aside(found, path, f"{what}: {size:,} of {file.size:,} bytes")
     digest = f"{kind}:{digest_file(found, kind)}"
     if digest != file.digest:
         raise _set_aside(found, path, f"wrong digest {digest}, expected {file.digest}")
@@ -189,38 +351,101 @@ def _set_aside(found: Path, path: Path, why: str) -> ValueError:
     """Rename a bad file to <name>.bad, and return the error to raise."""
     bad = path.with_name(path.name + ".bad")
     os.replace(found, bad)
-    address = REGISTRY[path.relative_to(config.raw_dir()).as_posix()].address
-    return ValueError(f"{path}: {why}. Set aside as {bad.name}; run again to download {address} anew")
+    again = f"run again to download {_registered(path).address} anew"
+    return ValueError(f"{path}: {why}. Set aside as {bad.name}; {again}")
+
+
+def _registered(path: Path) -> File:
+    return REGISTRY[path.relative_to(config.raw_dir()).as_posix()]
 
 
 def _parse(path: Path, parse: Callable[[Path], Any]) -> Any:
     """parse(path); whatever is wrong with the content becomes one ValueError, and the file is set aside."""
     try:
         return parse(path)
-    except (ValueError, OverflowError, EOFError, csv.Error, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+    except (
+        OSError, ValueError, OverflowError, EOFError, csv.Error, tarfile.TarError, zlib.error, lzma.LZMAError
+    ) as error:  # fmt: skip
+        if getattr(error, "errno", None) is not None:  # the disk's; those of gzip and bz2 have no number
+            raise
         raise _set_aside(path, path, f"bad content: {error}") from error
+
+
+_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by the first two bytes of the file
 
 
 def read_archive(path: Path, parsers: dict[str, Callable[[IO[bytes]], Any]]) -> dict[str, Any]:
     """Parse members of a tar archive straight from it, writing nothing to disk. `parsers`: member -> function.
 
-    Raises ValueError if a member is missing, or if any member is a link or device or has a name that leaves the folder.
+    Raises ValueError if a member is missing or there twice, is a link or device or has a name that leaves the folder;
+    if the archive is larger than the limits above, before it is read that far; and if it does not end as it should
+    (EOFError where the compressed stream is cut).
     """
-    found = {}
-    with tarfile.open(path) as archive:
+    with path.open("rb") as file:
+        opener = _OPENERS.get(file.read(2), open)
+    found, met = {}, set()
+    with opener(path, "rb") as file, tarfile.open(fileobj=(stream := _Bounded(file)), mode="r:") as archive:
         for member in archive:
             name = PurePosixPath(member.name)
             if not (member.isreg() or member.isdir()) or name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"unsafe archive member {member.name!r}")
+            if name in met:
+                raise ValueError(f"the archive holds {member.name!r} twice")
+            if member.offset_data + member.size > UNPACKED_LIMIT or len(met) == MEMBER_LIMIT:
+                limits = f"{UNPACKED_LIMIT:,} bytes and {MEMBER_LIMIT:,} members"
+                raise ValueError(f"with {member.name!r} the archive is larger than {limits}")
+            met.add(name)
             if member.isreg() and str(name) in parsers:
                 found[str(name)] = parsers[str(name)](archive.extractfile(member))
+        # Two empty blocks end an archive. tarfile looks at one, and takes a damaged header or the end of data for it.
+        if stream.last + stream.read(tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
+            raise ValueError("the archive is cut or damaged: it lacks its end")
+        while stream.read(PORTION):  # the end and the checksum of the compressed stream come last
+            pass
     if missing := parsers.keys() - found.keys():
         raise ValueError(f"the archive lacks {', '.join(sorted(missing))}")
     return found
 
 
+class _Bounded:
+    """An unpacked archive as tarfile reads it: ValueError where it goes beyond UNPACKED_LIMIT or asks for too much."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.tell = stream, stream.tell
+        self.last = b""  # what was read last
+
+    def seek(self, position: int) -> None:
+        if position > UNPACKED_LIMIT:
+            raise ValueError(f"the archive is larger than {UNPACKED_LIMIT:,} bytes")
+        self.stream.seek(position)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= PORTION or self.tell() + size > UNPACKED_LIMIT + PORTION:
+            raise ValueError(f"the archive is larger than {UNPACKED_LIMIT:,} bytes, or a header in it than {PORTION:,}")
+        self.last = self.stream.read(size)
+        return self.last
+
+
+def read_all(stream: IO[bytes], most: int) -> bytes:
+    """What is left of a stream. ValueError if that is more than `most` bytes, which is not read to its end."""
+    data = bytearray()
+    while part := stream.read(PORTION):
+        data += part
+        if len(data) > most:
+            raise ValueError(f"more than {most:,} bytes")
+    return bytes(data)
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a stream. ValueError at one longer than LINE_LIMIT, which is not read to its end."""
+    for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT + 1), b""), 1):
+        if len(line) > LINE_LIMIT:
+            raise ValueError(f"line {number:,} is longer than {LINE_LIMIT:,} bytes")
+        yield line
+
+
 def _check_rows(path: Path, y: np.ndarray, classes: int) -> None:
-    rows = REGISTRY[path.relative_to(config.raw_dir()).as_posix()].rows
+    rows = _registered(path).rows
     if len(y) != rows:
         raise ValueError(f"{len(y):,} rows, expected {rows:,}")
     if y.min() < 0 or y.max() >= classes:
@@ -329,7 +554,7 @@ def _labelled_rows(path: Path, member: str, d: int, classes: int) -> tuple[np.nd
     md5 = hashlib.md5()
 
     def hashed(stream: IO[bytes]) -> Iterator[bytes]:
-        for line in stream:
+        for line in read_lines(stream):
             md5.update(line)
             yield line
 
@@ -362,13 +587,14 @@ def _clusters(X: np.ndarray, classes: int) -> np.ndarray:
 
 def _texas(classes: int) -> Arrays:
     def features(stream: IO[bytes]) -> scipy.sparse.csr_array:
-        chunks = [scipy.sparse.csr_array(cells) for cells, _ in parse_rows(stream, (6169, 6170), labelled=False)]
+        chunks = [scipy.sparse.csr_array(cells) for cells, _ in parse_rows(read_lines(stream), (6169, 6170), False)]
         return scipy.sparse.vstack(chunks, format="csr")
 
-    def labels(stream: IO[bytes]) -> np.ndarray:
-        return np.array(stream.read().replace(b'"', b"").split()).astype(np.int64)
-
     def parse(path: Path) -> Arrays:
+        def labels(stream: IO[bytes]) -> np.ndarray:
+            data = read_all(stream, 16 * _registered(path).rows)
+            return np.array(data.replace(b'"', b"").split()).astype(np.int64)
+
         members = read_archive(path, {"texas/100/feats": features, "texas/100/labels": labels})
         X, y = members["texas/100/feats"], members["texas/100/labels"] - 1
         _check_rows(path, y, classes)
@@ -381,7 +607,7 @@ def _texas(classes: int) -> Arrays:
 
 def _adult(classes: int) -> Arrays:
     def parse(path: Path) -> tuple[np.ndarray, ...]:
-        numbers, kinds, y = parse_adult(path.read_text())
+        numbers, kinds, y = parse_adult(path.read_text(encoding="utf-8"))
         _check_rows(path, y, classes)
         return numbers, kinds, y
 
@@ -391,15 +617,19 @@ def _adult(classes: int) -> Arrays:
 
 
 def _mnist(classes: int) -> Arrays:
+    def unpack(path: Path, record: int) -> np.ndarray:
+        with gzip.open(path) as stream:
+            return parse_idx(read_all(stream, 16 + record * _registered(path).rows))  # at most three sizes, 16 bytes
+
     def images(path: Path) -> np.ndarray:
-        X = parse_idx(gzip.decompress(path.read_bytes()))
+        X = unpack(path, 784)
         if X.shape[1:] != (28, 28):
             raise ValueError(f"images of shape {X.shape[1:]}, expected 28 by 28")
         _check_rows(path, np.zeros(len(X), np.int64), classes)
         return X
 
     def labels(path: Path) -> np.ndarray:
-        y = parse_idx(gzip.decompress(path.read_bytes()))
+        y = unpack(path, 1)
         _check_rows(path, y, classes)
         return y
 
@@ -419,7 +649,8 @@ def _cifar(folder: str, prefix: str, labels: int, column: int, classes: int) -> 
         return images, targets[:, column]
 
     def archive(path: Path) -> list[Arrays]:
-        found = read_archive(path, {member: lambda stream: stream.read() for member in members.values()})
+        most = {member: REGISTRY[place].size or UNPACKED_LIMIT for place, member in members.items()}
+        found = read_archive(path, {member: partial(read_all, most=size) for member, size in most.items()})
         for place, member in members.items():
             if f"sha256:{hashlib.sha256(found[member]).hexdigest()}" != REGISTRY[place].digest:
                 raise ValueError(f"member {member} has the wrong digest")

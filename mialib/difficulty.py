@@ -136,10 +136,7 @@ def difference(attacked: Attacked, a: str = "honest", b: str = "naive", subset: 
     """Balanced accuracy of attack `a` minus that of `b`, class by class: value, low, high (95 % Student t)."""
     left, right = (per_class(attacked, attack, subset)["balanced_accuracy"] for attack in (a, b))
     gaps = (left - right).dropna().to_numpy()
-    if len(gaps) < 2:
-        return {"value": float(gaps.mean()) if len(gaps) else np.nan, "low": np.nan, "high": np.nan}
-    half = stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps)
-    return {"value": gaps.mean(), "low": gaps.mean() - half, "high": gaps.mean() + half}
+    return dict(zip(("value", "low", "high"), metrics.mean_interval(gaps, -1, 1), strict=True))
 
 
 def as_released(table: pd.DataFrame) -> pd.DataFrame:
@@ -222,10 +219,9 @@ def confidence(trained: Trained) -> pd.DataFrame:
 
 
 def _mean(values: np.ndarray) -> dict[str, float]:
-    n = len(values)
-    mean, sd = (values.mean(dtype=float), values.std(dtype=float)) if n else (np.nan, np.nan)
-    half = 1.96 * sd / np.sqrt(n) if n > 1 else np.nan
-    return {"value": mean, "sd": sd, "low": mean - half, "high": mean + half, "records": n}
+    mean, low, high = metrics.mean_interval(values, 0, 1)
+    sd = values.std(dtype=float) if len(values) else np.nan
+    return {"value": mean, "sd": sd, "low": low, "high": high, "records": len(values)}
 
 
 def told_apart(everyone: Iterable[Attacked], seed: int, attack: str = "honest", repeats: int = 300) -> pd.DataFrame:

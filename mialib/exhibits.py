@@ -43,7 +43,7 @@ def overview(rows: Iterable[Row], loaded: Mapping[str, Dataset]) -> pd.DataFrame
     """One line a row of the exhibit: the data set, its tier and shape, and the numbers of the profile."""
     return pd.DataFrame(
         {
-            "data": NAMES[row.dataset],
+            "data": NAMES.get(row.dataset, row.dataset),
             "tier": loaded[row.dataset].tier,
             "records": loaded[row.dataset].X.shape[0],
             "features": math.prod(loaded[row.dataset].X.shape[1:]),
@@ -62,8 +62,8 @@ def overview(rows: Iterable[Row], loaded: Mapping[str, Dataset]) -> pd.DataFrame
 def mitigations_of(dataset: str) -> list[str]:
     """The rows that Table III prints for a data set; those of Purchase-100 for one it does not have."""
     table = published.load("shokri_table3")
-    name = NAMES[dataset] if NAMES[dataset] in set(table.dataset) else "Purchase-100"
-    return list(dict.fromkeys(table[table.dataset == name].setting))
+    rows = table[table.dataset == NAMES.get(dataset)]
+    return list(dict.fromkeys((rows if len(rows) else table[table.dataset == "Purchase-100"]).setting))
 
 
 def summary(attacked: Attacked) -> pd.DataFrame:
@@ -250,8 +250,7 @@ def _relations(targets: list[pd.DataFrame]) -> dict[str, tuple[float, float, flo
     ]
     if len(each) == 1:
         return each[0] | {"crossed_gap_precision_correlation": (np.nan, np.nan, np.nan)}
-    over = metrics.over_seeds([{metric: value for metric, (value, _, _) in found.items()} for found in each])
-    return {metric: tuple(np.clip(numbers, -1, 1)) for metric, numbers in over.items()}
+    return metrics.over_seeds([{metric: value for metric, (value, _, _) in found.items()} for found in each])
 
 
 def correlations(classes: pd.DataFrame, printed: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from mialib.attacks import Observations, Result, balance, baselines, classifiers
 from mialib.config import Row
 from mialib.datasets import Dataset
 
-# Our data sets under the names that the papers' tables print.
+# Our data sets under the names that the papers' tables print; any other goes by its own.
 NAMES = {
     "adult": "Adult",
     "mnist": "MNIST",
@@ -105,7 +105,7 @@ def mitigated(
 
 
 def _about(data: Dataset, row: Row) -> dict[str, str | int]:
-    return {"dataset": NAMES[data.name], "size": row.size, "shadows": row.shadows, "tier": data.tier}
+    return {"dataset": NAMES.get(data.name, data.name), "size": row.size, "shadows": row.shadows, "tier": data.tier}
 
 
 def on_platforms(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mialib import config, models, nets, runs, targets
+from mialib import config, machine, models, nets, runs, targets
 
 CHUNK = 250  # records asked at once
 RECORDS = 5000  # in one job
@@ -51,9 +51,7 @@ def layer(trained: targets.Trained, number: int) -> np.ndarray:
         X = trained.data.X
         parts = [X[at : at + RECORDS] for at in range(0, len(X), RECORDS)]
         jobs = (joblib.delayed(_job)(trained.net, trained.target, part, known[number]) for part in parts)
-        workers = min(config.workers(), len(parts))
-        with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-            entry = {"features": np.concatenate(joblib.Parallel()(jobs))}
+        entry = {"features": np.concatenate(list(machine.parallel(jobs, min(config.workers(), len(parts)))))}
         runs.store(key, entry)
     return entry["features"]
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mialib import config, models, runs, targets
+from mialib import arrays, config, machine, models, runs, targets
 
 NORMS = ("l1", "l2", "min", "max", "mean", "skew", "kurtosis")
 PASS_BYTES = 2**25  # of layer outputs in one pass forward; their derivatives take about as much again
@@ -34,11 +34,9 @@ def norms(trained: targets.Trained, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     if (entry := runs.load(key)) is None:
         parts = np.array_split(rows, -(-len(rows) // RECORDS) or 1)
         jobs = (joblib.delayed(_job)(trained.net, trained.target, data.X[part], data.y[part]) for part in parts)
-        workers = min(config.workers(), len(parts))
-        with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-            by_weights, by_input = zip(*joblib.Parallel()(jobs), strict=True)
+        by_weights, by_input = zip(*machine.parallel(jobs, min(config.workers(), len(parts))), strict=True)
         entry = {"weights": np.concatenate(by_weights), "input": np.concatenate(by_input)}
-        runs.store(key, entry)
+        runs.store(key, entry, undefined=True)  # skewness and kurtosis of a constant gradient
     return entry["weights"], entry["input"]
 
 
@@ -69,8 +67,7 @@ def per_record(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[np.nda
     moments in float64; one thread. Layers other than SIMPLE, or used twice, cost time, not memory: see `_whole_sums`.
     ValueError for records and labels of different number, or a BatchNorm without running statistics.
     """
-    if len(x) != len(y):
-        raise ValueError(f"give one label a record, not {len(y)} for {len(x)}")
+    y = torch.tensor(arrays.labels(y, len(x)))
     net.eval()
     if any(
         isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None for layer in net.modules()
@@ -130,7 +127,7 @@ def _pass(net: nn.Module, x: torch.Tensor, y: torch.Tensor, simple: bool) -> tup
         logits = _watched(net, x, [layer.register_forward_hook(watch) for layer in layers])
     delta, scale = _derivative(logits.detach(), y)
     [by_input] = torch.autograd.grad(logits, x, delta)
-    if not simple:
+    if not simple or len(sums) < len(layers):  # older PyTorch drops the hook of an output that is changed in place
         sums = [_whole_sums(net, x.detach(), delta)]
     weights = sum(parameter.numel() for parameter in net.parameters())
     return _norms(_together(sums), weights, scale), _norms(_sums(by_input.double()), x[0].numel(), scale)

@@ -22,7 +22,9 @@ def points() -> pd.DataFrame:
     `effect` is said in words, or computed: from `published.implied(table)` if there is a `table`, from pairs of cells
     that differ in a variant if there is `as_released`; `metric` and `where` are patterns that choose the cells.
     """
-    table = pd.read_csv(config.ROOT / "data" / "published" / "ledger.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(
+        config.ROOT / "data" / "published" / "ledger.csv", dtype=str, keep_default_na=False, encoding="utf-8"
+    )
     if tuple(table.columns) != COLUMNS:
         raise ValueError(f"ledger.csv has the columns {', '.join(table.columns)}; it must have {', '.join(COLUMNS)}")
     for line, row in enumerate(table.itertuples(), start=2):

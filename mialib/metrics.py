@@ -4,6 +4,7 @@ Positive class = member; a score is larger for a likelier member. `fpr`, the sha
 members, is the quantity Rezaei & Liu 2020 print as FAR (false alarm rate): the code says `fpr` throughout.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,12 @@ METRICS = (
     *FPR_LIMITS,
 )
 NAN = float("nan")
+# What values a number of this name can take; any other can take all.
+LIMITS = {
+    r"correlation|gap|change": (-1.0, 1.0),
+    r"distance|queries": (0.0, np.inf),
+    r"acc|precision|recall|f1|fpr|fnr|far|auc|tpr|share|overlap|confidence": (0.0, 1.0),
+}
 
 
 def evaluate(member: np.ndarray, score: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -114,23 +121,35 @@ def bootstrap(
 
 
 def over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
-    """Mean and Student t 95 % interval of every metric over target seeds: `evaluate`'s result of each seed.
+    """`mean_interval` of every metric over target seeds: `evaluate`'s result of each seed, within `limits` of its name.
 
-    The interval is symmetric and so may pass 0 or 1. With one seed its ends are nan; a metric that is undefined
-    in any seed is nan. ValueError if there is no result or the results name different metrics.
+    With one seed the ends are nan; a metric that is undefined in any seed is nan. ValueError if there is no result or
+    the results name different metrics.
     """
     if not results:
         raise ValueError("over_seeds needs the result of at least one seed")
     if any(set(result) != set(results[0]) for result in results):
         raise ValueError("over_seeds needs the same metrics from every seed")
-    n = len(results)
-    summary = {}
-    for name in results[0]:
-        values = np.array([result[name] for result in results], dtype=float)
-        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else NAN
-        mean = values.mean()
-        summary[name] = (float(mean), float(mean - half), float(mean + half))
-    return summary
+    return {name: mean_interval([result[name] for result in results], *limits(name)) for name in results[0]}
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, least: float = -np.inf, most: float = np.inf
+) -> tuple[float, float, float]:
+    """Mean of `values` (n,) and the ends of its Student t 95 % interval, cut at the values that are possible.
+
+    Cutting leaves the coverage as it is: what is cut off cannot be the mean. One value has no interval (nan), none at
+    all has no mean either; a nan among them makes all three nan.
+    """
+    values = np.asarray(values, dtype=float)
+    mean = values.mean() if len(values) else NAN
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else NAN
+    return float(mean), *(float(end) for end in np.clip((mean - half, mean + half), least, most))
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """The least and the largest value that a metric of this name can take, see LIMITS; infinite for any other name."""
+    return next((ends for words, ends in LIMITS.items() if re.search(words, metric)), (-np.inf, np.inf))
 
 
 def precision_at(base_rate: float | np.ndarray, tpr: float | np.ndarray, fpr: float | np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import ThreadpoolController
 
+from mialib import arrays
+
 ACTIVATIONS = ("tanh", "relu")
 
 
@@ -109,8 +111,9 @@ def initial(model: Model, rng: np.random.Generator) -> np.ndarray:
 def logits(model: Model, flat: np.ndarray, X: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
     """Outputs before softmax, (n, classes) float32, on one thread.
 
-    X: (n, features) dense or CSR for an MLP, (n, channels, height, width) uint8 for a CNN. ValueError otherwise.
+    X: (n, features) dense or sparse for an MLP, (n, channels, height, width) uint8 for a CNN. ValueError otherwise.
     """
+    X = arrays.records(X)
     check_records(model, X)
     forward = _forward if isinstance(model, MLP) else _forward_images
     with one_thread():  # the sums of several threads would depend on their number

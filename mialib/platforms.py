@@ -4,9 +4,10 @@ A platform is anything with scikit-learn's `fit(X, y)` and `predict_proba(X)`. `
 records and keeps only what it says. Google's and Amazon's services are gone; `PLATFORMS` names our stand-ins.
 """
 
-import inspect
+import copy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,11 @@ import numpy as np
 import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
-from threadpoolctl import threadpool_limits
+from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 from xgboost import XGBClassifier
 
-from mialib import config, models, runs, signals, training
+from mialib import arrays, config, identity, machine, models, runs, signals, training
 from mialib.models import MLP
 from mialib.training import Recipe, Records
 
@@ -44,9 +45,9 @@ class Network(ClassifierMixin, BaseEstimator):
     seed: int = 0
 
     def fit(self, X: Records, y: np.ndarray) -> "Network":
-        """X (n, features) dense or binary CSR, y (n,) labels of any kind. ValueError on NaN or one class only."""
-        X = X if scipy.sparse.issparse(X) else np.asarray(X)
-        _refuse_nan(X)
+        """X (n, features) dense, or sparse and binary; y (n,) labels of any kind. ValueError on NaN or one class."""
+        X = arrays.records(X)
+        check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a network needs records of at least two classes, not only of {self.classes_}")
@@ -58,7 +59,6 @@ class Network(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Records) -> np.ndarray:
         """Prediction vectors (n, len(classes_)) float32, columns in the order of `classes_`."""
-        X = X if scipy.sparse.issparse(X) else np.asarray(X)
         return signals.softmax(models.logits(self.model_, self.theta_, X))
 
     def predict(self, X: Records) -> np.ndarray:
@@ -96,31 +96,43 @@ def answers(
     """Train one model on each set of `members` and ask it about the records `asked`; returns log-probabilities.
 
     platform: a key of PLATFORMS, or a function from a seed to any classifier with `fit` and `predict_proba`; X
-    (n, features), y (n,) int in 0..classes-1; members, asked: index arrays into X, one of each a model; words:
-    seed words of each model. Returns one (len(asked[i]), classes) float32 array a model: `signals.softmax` of it
+    (n, features), y (n,) whole numbers in 0..classes-1; members, asked: index arrays into X, one of each a model;
+    words: seed words of each model. Returns one (len(asked[i]), classes) float32 array a model: `signals.softmax` of it
     is what the platform gave out. A class that a training set lacks has probability 0 (its logarithm is that of
-    SMALLEST); the classifier itself sees the classes present, numbered from 0, because XGBoost takes no others.
+    SMALLEST); the classifier itself sees the classes present, numbered from 0, because XGBoost takes no others,
+    and copies of the records, which it may write into.
 
-    Each answer is cached as soon as it is there, so an interrupted call goes on where it stopped. What cannot be
-    recognised another day (a class written in a notebook cell, a lambda in a pipeline) is computed each time.
-    Raises ValueError on an unknown name, no `predict_proba`, NaN in X, bad labels or indices, a training set of
-    one class, and probabilities that are none (`check_probabilities`).
+    Each answer is cached as soon as it is there, so an interrupted call goes on where it stopped. A classifier is
+    found again by its values and its code, see `identity`; one that cannot be (a class written in a notebook cell, a
+    lambda in a pipeline) is computed each time, with a warning. Raises ValueError on an unknown name, no
+    `predict_proba`, what `arrays` refuses, bad indices, a training set of one class, and probabilities that are none
+    (`check_probabilities`).
     """
     make = _maker(platform)
-    _check(X, y, classes, members, asked, words)
+    X, y = arrays.records(X), arrays.labels(y, classes=classes)
+    _check(X, y, members, asked, words)
     estimators = [make(int(runs.stream(*word).integers(2**31))) for word in words]
     name = platform if isinstance(platform, str) else type(estimators[0]).__name__
+    if len(set(map(id, estimators))) < len(estimators):  # one and the same each time would learn one thing on another
+        estimators = _copies(estimators, name)
     if not hasattr(estimators[0], "predict_proba"):
         raise ValueError(f"{name} has no predict_proba; {CALIBRATE}")
-    keys = [
-        _key(estimator, X[rows], y[rows], X[ask], classes, word)
-        for estimator, rows, ask, word in zip(estimators, members, asked, words, strict=True)
-    ]
+    try:
+        keys = [
+            _key(estimator, X[rows], y[rows], X[ask], classes, word)
+            for estimator, rows, ask, word in zip(estimators, members, asked, words, strict=True)
+        ]
+    except identity.Unknown as reason:
+        warnings.warn(f"{name}: answers are computed each time, not kept, because {reason}", stacklevel=2)
+        keys = [None] * len(words)
     done = [key and runs.load(key) for key in keys]
     missing = [i for i, entry in enumerate(done) if entry is None]
-    jobs = ((name, estimators[i], X[members[i]], y[members[i]], X[asked[i]], classes) for i in missing)
-    for place, answer in tqdm(_run(jobs, len(missing)), total=len(missing), desc=name, disable=None, leave=False):
-        i = missing[place]
+    tasks = (
+        joblib.delayed(_answer)(i, name, estimators[i], X[members[i]], y[members[i]], X[asked[i]], classes)
+        for i in missing
+    )
+    found = machine.parallel(tasks, min(len(missing), config.workers()), unordered=True)
+    for i, answer in tqdm(found, total=len(missing), desc=name, disable=None, leave=False):
         done[i] = {"answer": answer}
         if keys[i]:
             runs.store(keys[i], done[i])
@@ -152,7 +164,7 @@ def _maker(platform: str | Make) -> Make:
     return PLATFORMS[platform]
 
 
-def _check(X: Records, y: np.ndarray, classes: int, members: Sequence, asked: Sequence, words: Sequence) -> None:
+def _check(X: Records, y: np.ndarray, members: Sequence, asked: Sequence, words: Sequence) -> None:
     if not len(members) == len(asked) == len(words) or not len(members):
         lengths = f"{len(members)}, {len(asked)} and {len(words)}"
         raise ValueError(f"give members, asked and seed words, one of each a model, not {lengths}")
@@ -160,9 +172,6 @@ def _check(X: Records, y: np.ndarray, classes: int, members: Sequence, asked: Se
         raise ValueError(
             f"X must be (records, features) with one label a record: X is {X.shape}, y has {len(y)} labels"
         )
-    _refuse_nan(X)
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, not {y.dtype} {y.min()} to {y.max()}")
     for rows in (*members, *asked):
         if not len(rows) or np.min(rows) < 0 or np.max(rows) >= len(y):
             raise ValueError(f"an index set needs at least one record, with indices from 0 to {len(y) - 1}")
@@ -171,39 +180,33 @@ def _check(X: Records, y: np.ndarray, classes: int, members: Sequence, asked: Se
             raise ValueError(f"a training set of {len(rows)} records has class {y[rows[0]]} only; train on two or more")
 
 
-def _refuse_nan(X: Records) -> None:
-    if not np.isfinite(X.data if scipy.sparse.issparse(X) else X).all():
-        raise ValueError("X holds NaN or infinite values; fill them in or leave those records out")
-
-
-def _key(estimator: Any, X: Records, y: np.ndarray, asked: Records, classes: int, words: tuple) -> str | None:
-    """Digest of all that the answer follows from; None where the estimator cannot be told from a changed one."""
+def _copies(estimators: list[Any], name: str) -> list[Any]:
     try:
-        code = inspect.getsource(type(estimator)), joblib.hash(estimator)
-    except Exception:  # a class of a notebook cell has no source, a lambda has no digest; each fails in its own way
-        return None
-    package = sys.modules[type(estimator).__module__.split(".")[0]]
-    source = runs.source_digest(models, training, signals, runs, sys.modules[__name__])
-    libraries = runs.versions("numpy", "torch", "scikit-learn", "xgboost"), str(getattr(package, "__version__", ""))
-    return runs.digest("platform", source, libraries, code, X, y, asked, classes, words)
+        return [copy.deepcopy(estimator) for estimator in estimators]
+    except Exception as error:
+        raise ValueError(f"{name} cannot be copied ({error}); return a new one for each seed") from error
 
 
-def _run(jobs: Iterable[tuple], n: int) -> Iterable[tuple[int, np.ndarray]]:
-    """(place, answer) of each of the n jobs as it finishes, each on one thread."""
-    workers = max(min(n, config.workers()), 1)
-    with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-        tasks = (joblib.delayed(_answer)(place, *job) for place, job in enumerate(jobs))
-        yield from joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks)
+def _key(estimator: Any, X: Records, y: np.ndarray, asked: Records, classes: int, words: tuple) -> str:
+    """Digest of all that the answer follows from. Raises identity.Unknown."""
+    keyed = (models, training, signals, runs, arrays, sys.modules[__name__])
+    libraries = runs.versions("numpy", "scipy", "torch", "scikit-learn", "xgboost")
+    who = identity.of(estimator, *keyed)
+    return runs.digest("platform", runs.source_digest(*keyed), libraries, who, X, y, asked, classes, words)
 
 
 def _answer(
     place: int, name: str, estimator: Any, X: Records, y: np.ndarray, asked: Records, classes: int
 ) -> tuple[int, np.ndarray]:
     present, codes = np.unique(y, return_inverse=True)
-    with threadpool_limits(1):
-        estimator.fit(X, codes)
-        p = np.asarray(estimator.predict_proba(asked))
+    estimator.fit(_own(X), codes)
+    p = np.asarray(estimator.predict_proba(_own(asked)), dtype=float)
     check_probabilities(p, asked.shape[0], len(present), name)
     vectors = np.full((asked.shape[0], classes), SMALLEST)
     vectors[:, present] = np.maximum(p, SMALLEST)
     return place, np.log(vectors).astype(np.float32)
+
+
+def _own(X: Records) -> Records:
+    """A copy to write into: a process is handed large arrays as files that it may only read."""
+    return X.copy() if scipy.sparse.issparse(X) else np.array(X)

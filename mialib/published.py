@@ -209,6 +209,8 @@ def _read(path: Path, needed: Iterable[str]) -> pd.DataFrame:
 
 def _numbers(path, column, low=-math.inf, blank: "bool | pd.Series[bool]" = False):
     numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.dtype == float:  # older pandas reads the seventeenth digit wrongly
+        numbers = column.where(numbers.notna()).astype(float)
     bad = ~(numbers.ge(low) & numbers.abs().lt(math.inf)) & ~(blank & column.eq(""))
     if bad.any():
         row, floor = bad.idxmax(), " from 0 up" if low == 0 else ""

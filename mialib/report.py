@@ -3,6 +3,7 @@
 Real data, substitutes and simulated data are told apart in every plot and caption.
 """
 
+import csv
 import io
 import json
 import math
@@ -40,16 +41,27 @@ _CAPTIONS = {
     "S": "Real substitutes, not the paper's own data: {}.",
     "M": "SIMULATED data, which say nothing about the published numbers: {}.",
 }
-LATEX = str.maketrans(  # of a text in LaTeX: text.translate(LATEX)
-    {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"{": r"\textbraceleft{}", "}": r"\textbraceright{}"}  # not \{, a brace that BibTeX counts
 )
 _DESCRIPTION = {"pdf": "Subject", "png": "Description", "svg": "Description"}
 _METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
 
 
 def style() -> None:
-    """Set the look of every figure (colour-blind-safe, legible in print) and show tables with three decimals."""
+    """Set the look of every figure (colour-blind-safe, legible in print) and show tables with three decimals.
+
+    Nothing is left of the user's own matplotlibrc or style but the backend: a figure has the same bytes for everyone.
+    """
+    _look()
+    # One line a row: a wrapped table repeats its index, and weighs several times as much in the notebook.
+    pd.set_option("display.precision", 3, "display.max_rows", 500, "display.width", 1000, "display.max_colwidth", 200)
+
+
+def _look():
+    mpl.rcdefaults()
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font="DejaVu Sans")
     mpl.rcParams.update(
         {
@@ -64,8 +76,6 @@ def style() -> None:
             "axes.spines.right": False,
         }
     )
-    # One line a row: a wrapped table repeats its index, and weighs several times as much in the notebook.
-    pd.set_option("display.precision", 3, "display.max_rows", 500, "display.width", 1000, "display.max_colwidth", 200)
 
 
 def dots(
@@ -133,7 +143,7 @@ def pipeline() -> Figure:
 def records(profile: str) -> list[dict[str, Any]]:
     """The records notebooks wrote in `profile`, in notebook order; those committed in figures/ where none are there."""
     for folder in (config.figures_dir(profile), config.ROOT / "figures"):
-        found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         if found := [record for record in found if record["profile"] == profile and record["cells"]]:
             return found
     return []
@@ -188,6 +198,44 @@ def caption(tiers: Mapping[str, str], run: runs.Run) -> str:
     return " ".join([*sentences, f"Profile {run.profile}, seed {run.seed}, notebook {run.notebook}."])
 
 
+def latex_text(text: str) -> str:
+    """The text as LaTeX prints it, in a BibTeX field too; on one line, as a blank line would end a caption."""
+    return " ".join(text.split()).translate(_LATEX)
+
+
+def latex_name(name: str) -> str:
+    """The name of a file or label as LaTeX can read it: all but ASCII letters, digits and . _ + - becomes -.
+
+    No spelling brings %, # or braces through \\includegraphics, \\input and \\label alike; _ needs none there.
+    """
+    return re.sub(r"[^\w.+-]", "-", name, flags=re.ASCII)
+
+
+def csv_bytes(table: pd.DataFrame, index: bool) -> bytes:
+    """The table as CSV in UTF-8, floats to six significant digits, without text that a spreadsheet would run.
+
+    Text that begins with =, +, -, @, a tab or a line break and is no number gets an apostrophe in front, as is usual.
+    """
+    # Written twice: pandas quotes a carriage return only where lines end in one.
+    text = table.to_csv(index=index, float_format="%.6g", lineterminator="\r\n")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    rows = csv.reader(io.StringIO(text, newline=""))
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([_inert(cell) for cell in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+def _inert(cell):
+    cell = cell.replace("\r", "\n")
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\n")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def save(
     run: runs.Run,
     exhibit: str,
@@ -214,7 +262,7 @@ def save(
         files |= {f"{_stem(run, suffix)}.{kind}": _drawn(figure, kind, exhibit, text, run) for kind in _METADATA}
     for suffix, table in tables.items():
         stem = _stem(run, suffix)
-        files |= {f"{stem}.csv": _csv(table), f"{stem}.tex": _latex(table, text, stem)}
+        files |= {f"{stem}.csv": csv_bytes(table, _indexed(table)), f"{stem}.tex": _latex(table, text, stem)}
     identity = {"exhibit": exhibit, "notebook": run.notebook, "profile": run.profile, "seed": run.seed}
     record = identity | {"cells": list(cells), "run": runs.provenance(run, dict(data))}
     content = json.dumps(_plain(record), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
@@ -313,17 +361,15 @@ def _drawn(figure, kind, title, text, run):
         version = f"mialib {__version__}"
         named = f"exhibit {config.exhibit_id(run.notebook)}, {version}, commit {run.commit}"
         metadata |= {"Keywords": named, "Creator": version}
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mialib"}):
+    with mpl.rc_context():  # what a notebook, or the user's settings for one, may have changed since `style`
+        _look()
+        mpl.rcParams.update({"pdf.fonttype": 42, "svg.hashsalt": "mialib"})
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()
 
 
 def _indexed(table):
     return not isinstance(table.index, pd.RangeIndex)
-
-
-def _csv(table):
-    return table.to_csv(index=_indexed(table), float_format="%.6g", lineterminator="\n").encode()
 
 
 def _latex(table, text, stem):
@@ -333,8 +379,8 @@ def _latex(table, text, stem):
         na_rep="--",
         float_format="%.3f",
         multirow=False,  # booktabs alone suffices
-        caption=text.translate(LATEX),
-        label=f"tab:{stem}",
+        caption=latex_text(text),
+        label=f"tab:{latex_name(stem)}",
     ).encode()
 
 

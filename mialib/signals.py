@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.special import entr
 
+from mialib import arrays
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Prediction vectors, (…, classes) float32 that sum to one, from logits of the same shape."""
@@ -12,12 +14,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def true_class(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Confidence in the true class, (n,), from prediction vectors (n, classes) and labels (n,)."""
-    return np.take_along_axis(vectors, y[:, None], 1)[:, 0]
+    vectors = arrays.records(vectors, "vectors")
+    return np.take_along_axis(vectors, arrays.labels(y, *vectors.shape)[:, None], 1)[:, 0]
 
 
 def correct(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether the largest entry is the true class, bool (n,); ties go to the lowest class, as in np.argmax."""
-    return vectors.argmax(1) == y
+    vectors = arrays.records(vectors, "vectors")
+    return vectors.argmax(1) == arrays.labels(y, *vectors.shape)
 
 
 def uncertainty(vectors: np.ndarray) -> np.ndarray:

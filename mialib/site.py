@@ -1,8 +1,9 @@
 """The committed notebooks, figures and records as a static site that opens from disk and from any web server.
 
 Every page is a notebook that nbconvert renders with assets/page.html.j2; the index, the scorecard, the ledger, the data
-cards and how to cite are notebooks of one Markdown cell. Nothing on a page is fetched from the network. The notebooks
-hold no TeX (a test sees to it), so no page needs code for mathematics.
+cards and how to cite are notebooks of one Markdown cell. Nothing on a page is fetched from the network, and nothing
+runs but site.js, whoever wrote the notebooks: see `pages`. The notebooks hold no TeX (a test sees to it), so no page
+needs code for mathematics.
 """
 
 import json
@@ -17,11 +18,11 @@ import nbformat
 import pandas as pd
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
+from nbconvert.filters import Highlight2HTML, markdown2html
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from mialib import __version__, citing, config, ledger, published, runs
+from mialib import __version__, citing, config, ledger, pages, published, runs
 
 ASSETS = Path(__file__).parent / "assets"
 MENU = {
@@ -33,6 +34,7 @@ MENU = {
 }
 LINKS = {"published": "published.html", "registry.csv": "downloads/registry.csv"}  # of data/README.md
 CLAIM = "**The paper's claim.**"
+KINDS = (".csv", ".json", ".pdf", ".png", ".svg", ".tex")  # of files that a notebook saves
 
 _INDEX = """# A companion to the membership-inference literature
 
@@ -67,37 +69,49 @@ def build(
     """Write the site to `out`, in place of the one that may be there; the paths of its pages, index.html first.
 
     A notebook without a record in `figures` gets its page, and a card that says so. ValueError where there are no
-    notebooks or a record is damaged.
+    notebooks, one is invalid or has the name of another page, a record is damaged, or a figure holds a script.
     """
-    found = {path.stem: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
+    found = {path.stem: _notebook(path) for path in sorted(notebooks.glob("*.ipynb"))}
     if not found:
         raise ValueError(f"no notebooks in {notebooks}")
+    if taken := {*MENU, "published"} & {stem.lower() for stem in found}:
+        raise ValueError(f"the site has a page {min(taken)}.html of its own; rename the notebook {min(taken)}.ipynb")
     records = {stem: _record(path) for stem in found if (path := figures / f"{stem}.json").exists()}
     for notebook in found.values():
         _describe(notebook)
-    pages = {"index": _page(_index(found, records, figures))}
+    texts = {"index": _page(_index(found, records, figures))}
     for stem, notebook in found.items():
-        pages[stem] = NotebookNode(notebook, cells=[*notebook.cells, *_page(_files(stem, figures)).cells])
-    pages["scorecard"] = _page(_scorecard(found, records))
-    pages["ledger"] = _page(_ledger(found, records.values()))
-    pages["data"] = _page((config.ROOT / "data" / "README.md").read_text())
-    pages["published"] = _page((config.ROOT / "data" / "published" / "README.md").read_text())
-    pages["cite"] = _page(_cite(records.values()))
-    content = {f"{name}.html": html.encode() for name, html in _render(pages).items()}
+        texts[stem] = NotebookNode(notebook, cells=[*notebook.cells, *_page(_files(stem, figures)).cells])
+    texts["scorecard"] = _page(_scorecard(found, records))
+    texts["ledger"] = _page(_ledger(found, records.values()))
+    texts["data"] = _page((config.ROOT / "data" / "README.md").read_text(encoding="utf-8"))
+    texts["published"] = _page((config.ROOT / "data" / "published" / "README.md").read_text(encoding="utf-8"))
+    texts["cite"] = _page(_cite(records.values()))
+    content = {f"{name}.html": html.encode() for name, html in _render(texts).items()}
     content |= {asset: (ASSETS / asset).read_bytes() for asset in ("site.css", "site.js")}
-    sources = [*notebooks.glob("*.ipynb"), *(path for stem in found for path in figures.glob(f"{stem}*"))]
+    sources = [*notebooks.glob("*.ipynb"), *(path for stem in found for path in _saved(stem, figures))]
     sources += [config.ROOT / "data" / "registry.csv", config.ROOT / "CITATION.cff"]
     content |= {f"downloads/{path.name}": path.read_bytes() for path in sources}
     for old in {*out.glob("*.html"), *out.glob("downloads/*")} - {out / name for name in content}:
         old.unlink()
     for name, data in content.items():
         runs.write_atomic(out / name, data)
-    return [out / f"{name}.html" for name in pages]
+    return [out / f"{name}.html" for name in texts]
+
+
+def _notebook(path: Path) -> NotebookNode:
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        problem = str(error).splitlines()[0]
+        raise ValueError(f"{path.name} is no valid notebook ({problem}); open it in Jupyter and save it") from error
+    return notebook
 
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name} is no JSON ({error}); restore it, or run its notebook again") from error
 
@@ -106,8 +120,22 @@ def _page(text: str) -> NotebookNode:
     return new_notebook(cells=[new_markdown_cell(text, id="text")])
 
 
+def _saved(stem: str, figures: Path) -> list[Path]:
+    """The files that a notebook saved. ValueError for an SVG file that would run something where it is opened."""
+    found = [path for path in runs.files_of(stem, figures) if path.suffix in KINDS]
+    for path in found:
+        if path.suffix == ".svg" and not pages.draws_only(path.read_bytes()):
+            raise ValueError(f"{path.name} holds more than a drawing, such as a script; run its notebook again")
+    return found
+
+
 def _title(notebook: NotebookNode) -> str:
-    return notebook.cells[0].source.split("\n")[0].lstrip("# ")
+    return notebook.cells[0].source.split("\n")[0].lstrip("# ") if notebook.cells else ""
+
+
+def _text(value: object) -> str:
+    """The value as HTML, on one line: a blank line would end the HTML that stands in Markdown."""
+    return escape(" ".join(str(value).split()))
 
 
 def _describe(notebook: NotebookNode) -> None:
@@ -128,8 +156,10 @@ def _index(notebooks, records, figures) -> str:
         if not stem.startswith("00"):
             paper, name = _paper(notebook)
             groups.setdefault(paper, []).append(_card(stem, name, notebook, records.get(stem), figures))
-    cards = [f'## {paper}\n\n<ul class="cards">\n' + "\n".join(items) + "\n</ul>\n" for paper, items in groups.items()]
-    return "\n".join([_INDEX.format(verdicts=_VERDICTS), *cards])
+    text = _INDEX.format(verdicts=_VERDICTS)
+    for paper, items in groups.items():
+        text += "\n".join([f'\n## {_text(paper)}\n\n<ul class="cards">', *items, "</ul>\n"])
+    return text
 
 
 def _paper(notebook) -> tuple[str, str]:
@@ -139,14 +169,15 @@ def _paper(notebook) -> tuple[str, str]:
 
 
 def _card(stem, name, notebook, record, figures) -> str:
-    paragraphs = notebook.cells[0].source.split("\n\n")
+    paragraphs = notebook.cells[0].source.split("\n\n") if notebook.cells else []
     claim = next((text.removeprefix(CLAIM).strip() for text in paragraphs if text.startswith(CLAIM)), "")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     alt = next((output.metadata["alt"] for output in outputs if "alt" in output.get("metadata", {})), name)
     drawn = (figures / f"{stem}.png").exists()
-    image = f'<img src="downloads/{stem}.png" alt="{escape(alt)}" loading="lazy">' if drawn else ""
-    heading = f'<h3><a href="{stem}.html">{escape(name)}</a></h3>'
-    return f"<li>{image}{heading}{markdown2html(claim).strip()}<p>{_badges(record)}</p></li>"
+    image = f'<img src="downloads/{quote(stem)}.png" alt="{_text(alt)}" loading="lazy">' if drawn else ""
+    heading = f'<h3><a href="{quote(stem)}.html">{_text(name)}</a></h3>'
+    said = pages.clean(markdown2html(claim)).strip()
+    return f"<li>{image}{heading}{said}<p>{_badges(record)}</p></li>"
 
 
 def _badges(record) -> str:
@@ -158,17 +189,21 @@ def _badges(record) -> str:
 
 
 def _badge(verdict, count="") -> str:
-    return f'<span class="badge {verdict.replace(" ", "-")}">{verdict}{count}</span>'
+    return f'<span class="badge {_text(verdict).replace(" ", "-")}">{_text(verdict)}{count}</span>'
 
 
 def _files(stem, figures) -> str:
     """Markdown: links to the notebook and to all that it saved."""
-    lines = ["## Files", "", f"- [{stem}.ipynb](downloads/{stem}.ipynb), the notebook"]
-    names = sorted(path.name for path in figures.glob(f"{stem}*"))
-    for base in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        links = [f"[{name.rpartition('.')[2]}](downloads/{name})" for name in names if name.rpartition(".")[0] == base]
-        lines.append(f"- {base}: {', '.join(links)}")
-    return "\n".join(lines)
+    lines = ["## Files", "", "<ul>", f"<li>{_download(f'{stem}.ipynb', f'{stem}.ipynb')}, the notebook</li>"]
+    found = _saved(stem, figures)
+    for base in dict.fromkeys(path.stem for path in found):
+        links = [_download(path.name, path.suffix[1:]) for path in found if path.stem == base]
+        lines.append(f"<li>{_text(base)}: {', '.join(links)}</li>")
+    return "\n".join([*lines, "</ul>"])
+
+
+def _download(name, text) -> str:
+    return f'<a href="downloads/{quote(name)}">{_text(text)}</a>'
 
 
 def _scorecard(notebooks, records: Mapping[str, Mapping[str, Any]]) -> str:
@@ -176,10 +211,10 @@ def _scorecard(notebooks, records: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stem, record in records.items():
         paper, name = _paper(notebooks[stem])
-        link = f'<a href="{stem}.html">{escape(name.split(":")[0])}</a>'
+        link = f'<a href="{quote(stem)}.html">{_text(name.split(":")[0])}</a>'
         for cell in record["cells"]:
             if cell["published"] is not None:
-                rows.append({"paper": paper, "exhibit": link, **_row(cell)})
+                rows.append({"paper": _text(paper), "exhibit": link, **_row(cell)})
     text = _SCORECARD.format(verdicts=_VERDICTS)
     return f"{text}\n{_html(pd.DataFrame(rows), 'scorecard')}" if rows else f"{text}\nNo records yet."
 
@@ -188,24 +223,25 @@ def _row(cell: Mapping[str, Any]) -> dict[str, str]:
     """One cell of a record as HTML."""
     interval = None not in (cell["low"], cell["high"])
     return {
-        "data": escape(cell["dataset"]),
+        "data": _text(cell["dataset"]),
         "tier": published.TIERS.get(cell["tier"], "none"),
-        "setting": escape(cell["setting"]),
-        "metric": escape(cell["metric"]),
+        "setting": _text(cell["setting"]),
+        "metric": _text(cell["metric"]),
         "published": f"{cell['published']:.3f}",
         "ours": "" if cell["value"] is None else f"{cell['value']:.3f}",
         "95 % interval": f"{cell['low']:.3f} to {cell['high']:.3f}" if interval else "",
         "verdict": _badge(cell["verdict"]),
-        "note": escape(cell["note"]),
+        "note": _text(cell["note"]),
     }
 
 
 def _ledger(notebooks, records: Iterable[Mapping[str, Any]]) -> str:
     """Markdown: the table of `ledger.table`, its notebooks as links."""
     stems = {stem.split("_")[0]: stem for stem in notebooks}
-    table = ledger.table(records).reset_index().map(escape)
+    table = ledger.table(records).reset_index().map(_text)
     table["notebook"] = [
-        f'<a href="{stems[number]}.html">{number}</a>' if number in stems else number for number in table["notebook"]
+        f'<a href="{quote(stems[number])}.html">{number}</a>' if number in stems else number
+        for number in table["notebook"]
     ]
     return f"{_LEDGER}\n{_html(table, 'ledger')}"
 
@@ -214,8 +250,8 @@ def _cite(records: Iterable[Mapping[str, Any]]) -> str:
     """Markdown: how to cite, with this software's entry and those of data/published/papers.bib."""
     year = max((record["run"]["date"][:4] for record in records), default="")
     ours = citing.companion(year, __version__, "(that of the exhibit's record)")
-    _, _, papers = (config.ROOT / "data" / "published" / "papers.bib").read_text().partition("\n\n")
-    return (ASSETS / "cite.md").read_text().replace("COMPANION", ours).replace("PAPERS", papers.strip())
+    _, _, papers = (config.ROOT / "data" / "published" / "papers.bib").read_text(encoding="utf-8").partition("\n\n")
+    return (ASSETS / "cite.md").read_text(encoding="utf-8").replace("COMPANION", ours).replace("PAPERS", papers.strip())
 
 
 def _html(table: pd.DataFrame, name: str) -> str:
@@ -223,16 +259,18 @@ def _html(table: pd.DataFrame, name: str) -> str:
         return table.to_html(escape=False, index=False, border=0, table_id=name)
 
 
-def _render(pages: Mapping[str, NotebookNode]) -> dict[str, str]:
+def _render(texts: Mapping[str, NotebookNode]) -> dict[str, str]:
     """Each page as HTML, with links to the one before and the one after."""
-    template = (ASSETS / "page.html.j2").read_text()
-    exporter = HTMLExporter(raw_template=template, exclude_input_prompt=True, exclude_output_prompt=True)
-    names = list(pages)
-    titles = {name: _title(notebook) for name, notebook in pages.items()}
+    template = (ASSETS / "page.html.j2").read_text(encoding="utf-8")
+    exporter = pages.exporter(template, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3"))
+    names = list(texts)
+    titles = {name: _title(notebook) for name, notebook in texts.items()}
     done = {}
     for name, before, after in zip(names, ["", *names], [*names[1:], ""], strict=False):
         site = {"name": name, "titles": titles, "menu": MENU, "before": before, "after": after, "version": __version__}
-        html, _ = exporter.from_notebook_node(pages[name], {"metadata": {"name": name}, "site": site})
+        # Past HTMLExporter's own method, which would parse the page to write it anew, as `_finish` does.
+        html, _ = super(HTMLExporter, exporter).from_notebook_node(texts[name], {"site": site})
         done[name] = _finish(html)
     return done
 
@@ -240,15 +278,17 @@ def _render(pages: Mapping[str, NotebookNode]) -> dict[str, str]:
 def _finish(html: str) -> str:
     """What nbconvert leaves out: links that lead to pages, a list of the sections, tables that scroll in a box."""
     soup = BeautifulSoup(html, "html.parser")
-    for extra in soup.select("a.anchor-link, main style"):
+    for extra in soup.select("a.anchor-link"):
         extra.decompose()
     for link in soup.select("main a[href]"):
-        target = re.sub(r"^(?:\.\./)?(?:notebooks/)?([\w-]+)\.ipynb(?=#|$)", r"\1.html", link["href"])
+        target = re.sub(r"^(?:\.\./)?(?:notebooks/)?([^/:?#]+)\.ipynb(?=#|$)", r"\1.html", link["href"])
         link["href"] = LINKS.get(target, target)
+    for image in soup.select("img:not([alt])"):
+        image["alt"] = "No description has been provided for this image"
     for number, table in enumerate(soup.select("table"), 1):
         _accessible(soup, table, number)
     sections = soup.select("main h2[id]")
-    if len(sections) > 2:
+    if soup.h1 and len(sections) > 2:
         contents = soup.new_tag("ul")
         for section in sections:
             item = soup.new_tag("li")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from mialib import batch, metrics, runs
+from mialib import batch, metrics, report, runs
 from mialib.batch import Job
 
 KEY = ["notebook", "exhibit", "dataset", "model", "setting", "metric", "published"]
@@ -41,21 +41,19 @@ def finished(job: Job, folder: Path) -> list[Job]:
 def table(jobs: Iterable[Job]) -> pd.DataFrame:
     """Every cell of the records that finished jobs left: columns KEY, tier, mean, low, high, seeds; in record order.
 
-    mean with its Student t 95 % interval (low, high) over the seeds in which the cell has a value, and their number;
-    one seed has no interval. Jobs that leave no record, such as the overview, have no rows.
+    mean with its interval (low, high: `metrics.mean_interval`) over the seeds in which the cell has a value, and their
+    number; one seed has no interval. Jobs that leave no record, such as the overview, have no rows.
     """
     rows = []
     for job in jobs:
         path = job.out / "figures" / f"{job.stem}.json"
         if path.exists():
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             rows += [{"notebook": job.stem, "exhibit": record["exhibit"], **cell} for cell in record["cells"]]
     merged = []
     for key, cells in pd.DataFrame(rows, columns=[*KEY, "tier", "value"]).groupby(KEY, dropna=False, sort=False):
         values = cells["value"].dropna()
-        mean, low, high = [float("nan")] * 3
-        if len(values):
-            mean, low, high = metrics.over_seeds([{"cell": value} for value in values])["cell"]
+        mean, low, high = metrics.mean_interval(values, *metrics.limits(cells["metric"].iloc[0]))
         found = {"tier": cells["tier"].iloc[0], "mean": mean, "low": low, "high": high, "seeds": len(values)}
         merged.append(dict(zip(KEY, key, strict=True)) | found)
     return pd.DataFrame(merged, columns=[*KEY, "tier", "mean", "low", "high", "seeds"])
@@ -63,7 +61,7 @@ def table(jobs: Iterable[Job]) -> pd.DataFrame:
 
 def write(jobs: list[Job], folder: Path) -> Path:
     """Write `table` to <folder>/table.csv; its path."""
-    runs.write_atomic(folder / "table.csv", table(jobs).to_csv(index=False).encode())
+    runs.write_atomic(folder / "table.csv", report.csv_bytes(table(jobs), index=False))
     return folder / "table.csv"
 
 

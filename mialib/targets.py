@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from mialib import config, datasets, locks, models, nets, runs
+from mialib import config, datasets, locks, machine, models, nets, runs
 from mialib.config import Target
 
 PRINTED = {  # name: data set and model as the paper prints them
@@ -205,10 +205,8 @@ def confidences(trained: Trained) -> np.ndarray:
         if (entry := runs.load(key)) is None:
             parts = list(_parts(trained.data.X, PART))
             jobs = (joblib.delayed(probabilities)(trained.net, trained.target, part) for part in parts)
-            with joblib.parallel_config(
-                backend="loky", n_jobs=min(config.workers(), len(parts)), inner_max_num_threads=1
-            ):
-                entry = {"probabilities": np.concatenate(joblib.Parallel()(jobs))}
+            answers = list(machine.parallel(jobs, min(config.workers(), len(parts))))
+            entry = {"probabilities": np.concatenate(answers)}
             runs.store(key, entry)
     return entry["probabilities"]
 
@@ -233,8 +231,9 @@ def train(name: str, profile: str) -> Path:
     """Train a target of `profile` on its members; returns the file of its weights. Done before: only the file.
 
     After each epoch the state is kept, so an interrupted call goes on where it stopped; the random numbers of an
-    epoch are its own, so the weights are the same either way (bit for bit on one machine). Products are in bfloat16,
-    weights and sums in float32. Finished weights are rounded to half precision, then asked on all records once.
+    epoch are its own, so the weights are the same either way (bit for bit on one machine). Products are in
+    `machine.precision`, weights and sums in float32. Finished weights are rounded to half precision, then asked on all
+    records once.
     """
     target = config.targets(profile)[name]
     data = images(target, profile)
@@ -247,8 +246,7 @@ def train(name: str, profile: str) -> Path:
 
 def _train(name: str, target: Target, data: Images, path: Path) -> None:
     net = network(target, data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net.to(device)
+    net.to(_device())
     optimiser = _optimiser(target, net)
     state = path.with_suffix(".state.safetensors")
     log = _resume(state, net, optimiser) or _begin(net, name)
@@ -280,8 +278,7 @@ def train_all(names: list[str], profile: str) -> Iterator[Path]:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"cannot train {unknown[0]!r}; valid in profile {profile}: {', '.join(known)}")
     jobs = (joblib.delayed(train)(name, profile) for name in names)
-    with joblib.parallel_config(backend="loky", n_jobs=min(len(names), config.workers()), inner_max_num_threads=1):
-        yield from joblib.Parallel(return_as="generator_unordered")(jobs)
+    yield from machine.parallel(jobs, min(len(names), config.workers()), unordered=True)
 
 
 def keep(name: str, profile: str) -> list[Path]:
@@ -335,7 +332,7 @@ def _epoch(
     for rows in torch.from_numpy(rng.permutation(len(y))).split(target.batch):
         batch, labels = X[rows], y[rows].to(device)
         x = normalised(target, augmented(batch, rng) if target.augment else batch).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=machine.precision(device.type) == "bfloat16"):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), labels)
         optimiser.zero_grad()
@@ -395,7 +392,11 @@ def _command(name: str, profile: str) -> str:
 
 def _key(name: str, target: Target, data: Images) -> str:
     """What a target's weights depend on, but for the versions of code and libraries, which its file names."""
-    return runs.digest("target", name, target, data.digest)
+    return runs.digest("target", name, target, data.digest, machine.precision(_device().type))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _observation(name: str, target: Target, data: Images, epoch: int) -> str:
@@ -443,6 +444,7 @@ def _finish(path: Path, net: nn.Module, target: Target, data: Images, log: list)
         "train_acc": f"{right[data.member].mean():.4f}",
         "test_acc": f"{right[~data.member].mean():.4f}",
         "versions": runs.versions("torch", "numpy"),
+        "device": machine.device(),
         "log": json.dumps(log),
     }
     _write(path, half, about)

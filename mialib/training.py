@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from mialib import config, models, runs
+from mialib import arrays, config, machine, models, runs
 from mialib.models import CNN, MLP, Model
 
 EXECUTORS = ("auto", "serial", "processes", "stacked")
@@ -65,8 +65,10 @@ def fit_many(
     by default $MIALIB_SCHEDULER if that is set.
 
     Raises ValueError when lengths differ, an index set is empty or out of range, records or labels do not fit the
-    model, a CSR matrix is not binary, or a stack is asked for with CNNs or training sets of different sizes.
+    model, a sparse matrix is not binary, a stack is asked for with CNNs or training sets of different sizes, or the
+    training ends in parameters that are not finite; and what `arrays` raises.
     """
+    X, y = arrays.records(X), arrays.labels(y)
     _check(model, X, y, members, words, executor)
     scheduler = scheduler or config.scheduler()
     executor = _choose(model, executor, scheduler, len({len(rows) for rows in members}) == 1)
@@ -82,6 +84,11 @@ def fit_many(
     jobs = ((model, recipe, X[members[i]], y[members[i]], words[i]) for i in missing)
     fitted = _run(jobs, len(missing), executor, scheduler)
     for place, theta in tqdm(fitted, total=len(missing), desc="training", disable=None, leave=False):
+        if not np.isfinite(theta).all():
+            raise ValueError(
+                f"model {missing[place]} did not learn: its parameters are not finite after training at rate "
+                f"{recipe.rate:g}; lower the rate, or scale the records"
+            )
         runs.store(keys[missing[place]], {"theta": theta})
         done[missing[place]] = {"theta": theta}
     return np.stack([entry["theta"] for entry in done])
@@ -141,21 +148,19 @@ def _run(jobs: Iterable[tuple], n: int, executor: str, scheduler: str | None) ->
         from distributed import Client
 
         with Client(scheduler), joblib.parallel_config(backend="dask"):
-            yield from _parallel(jobs)
+            yield from joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(_tasks(jobs))
     elif executor == "stacked":
         for start in range(0, n, STACK):
             yield from enumerate(_fit_stack(list(itertools.islice(jobs, STACK))), start)
     elif executor == "serial" or min(n, config.workers()) < 2:
         yield from (_fit_job(place, job) for place, job in enumerate(jobs))
     else:
-        with joblib.parallel_config(backend="loky", n_jobs=min(n, config.workers()), inner_max_num_threads=1):
-            yield from _parallel(jobs)
+        yield from machine.parallel(_tasks(jobs), min(n, config.workers()), unordered=True)
 
 
-def _parallel(jobs: Iterable[tuple]) -> Iterable[tuple[int, np.ndarray]]:
+def _tasks(jobs: Iterable[tuple]) -> Iterable[tuple]:
     # A job stays a tuple, which travels with its task: an array by itself is put on one Dask worker and dies with it.
-    tasks = (joblib.delayed(_fit_job)(place, job) for place, job in enumerate(jobs))
-    return joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")(tasks)
+    return (joblib.delayed(_fit_job)(place, job) for place, job in enumerate(jobs))
 
 
 def _fit_job(place: int, job: tuple) -> tuple[int, np.ndarray]:
@@ -312,7 +317,9 @@ def loss_gradient(model: MLP, weights: list, gradients: list, x: tuple, y: torch
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """out = a @ b. NumPy's OpenBLAS was measured faster than PyTorch's MKL on AMD processors at these sizes."""
+    """out = a @ b. By NumPy's OpenBLAS: training is a tenth faster than by PyTorch's MKL on AMD processors, and as
+    much slower on Intel's (`python -m benchmarks choices`).
+    """
     if a.device.type == "cpu" and a.dim() == 2:
         np.matmul(a.numpy(), b.numpy(), out=out.numpy())
     else:
@@ -336,7 +343,7 @@ def _first_gradient(x: tuple, delta: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _activate(model: MLP, values: torch.Tensor) -> torch.Tensor:
-    """The activation, in place. NumPy's tanh was measured four to ten times faster than PyTorch's on a CPU."""
+    """The activation, in place. NumPy's tanh is as fast as PyTorch's, and four times and more without AVX-512."""
     if model.activation == "relu":
         return values.relu_()
     if values.device.type == "cpu":

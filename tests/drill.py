@@ -4,32 +4,39 @@ A loss is a finished result that is gone or changed, a wrong result that was acc
 message. `python -m tests.drill kills downloads` does those parts alone. Exit code 1 if anything was lost.
 """
 
+import bz2
 import contextlib
 import errno
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
 import nbformat
+import numpy as np
 import pooch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mialib import __main__ as command_line
-from mialib import batch, config, datasets, runs
+from mialib import batch, config, datasets, locks, runs
 
 KILLS = 20
 MODELS = 6  # that a notebook needs
@@ -47,7 +54,7 @@ for i in range(first, first + {MODELS}):
     with locks.held(key):
         if (entry := runs.load(key)) is None:
             time.sleep(0.1)
-            with open(config.raw_dir() / "trained", "a") as file:
+            with open(config.raw_dir() / "trained", "a", encoding="utf-8") as file:
                 file.write(str(i) + " ")
             entry = {{"theta": runs.stream(seed, "toy", i).random(5000)}}
             runs.store(key, entry)
@@ -183,7 +190,7 @@ def damaged(cache: Path) -> list[str]:
     wrong = []
     for path in cache.rglob("*.npz"):
         raw = path.read_bytes()
-        if hashlib.sha256(raw[:-32]).digest() != raw[-32:]:
+        if hashlib.sha256(path.stem.encode() + raw[:-32]).digest() != raw[-32:]:
             wrong.append(path.name)
     return wrong
 
@@ -198,12 +205,10 @@ def flips(folder: Path) -> Tally:
         whole, stored = path.read_bytes(), runs.load(path.stem)["theta"].tobytes()
         for kind, content in spoilt(whole, rng):
             path.write_bytes(content)
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                found = runs.load(path.stem)
+            found, told = looked_up(path.stem)
             tally.check(
-                found is None and len(told) == 1 and not path.exists(),
-                f"{path.name}, {kind}: {'accepted' if found else 'not reported'}",
+                found is None and told == 1 and not path.exists(),
+                f"{path.name}, {kind}: {found!r:.80}, {told} warnings",
             )
             path.write_bytes(whole)
             tally.check(runs.load(path.stem)["theta"].tobytes() == stored, f"{path.name} is no longer read")
@@ -228,6 +233,182 @@ def spoilt(whole: bytes, rng) -> Iterator[tuple[str, bytes]]:
     yield "a bit", whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
     yield "cut", whole[: len(whole) // 2]
     yield "empty", b""
+
+
+def looked_up(key: str) -> tuple[dict[str, np.ndarray] | Exception | None, int]:
+    """What the cache has under the key, or the error if it raises one, and the number of warnings."""
+    with warnings.catch_warnings(record=True) as told, in_time():
+        warnings.simplefilter("always")
+        try:
+            found = runs.load(key)
+        except Exception as error:
+            found = error
+    return found, len(told)
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """TimeoutError after ten seconds: a pipe can be waited for without an end."""
+
+    def stop(*_) -> None:
+        raise TimeoutError("it waits without an end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(10)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def entry(seed: int) -> dict[str, np.ndarray]:
+    return {"theta": runs.stream(seed, "cache").random(100)}
+
+
+def same(found: dict[str, np.ndarray] | Exception | None, seed: int) -> bool:
+    return (
+        isinstance(found, dict)
+        and list(found) == ["theta"]
+        and found["theta"].tobytes() == entry(seed)["theta"].tobytes()
+    )
+
+
+def npy(shape: str) -> bytes:
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + bytes(800)
+
+
+def zipped(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, theta=np.array([{}]))
+    return buffer.getvalue()
+
+
+# What stands in place of an entry, with a digest that is right.
+PAYLOADS = {
+    "nothing": b"",
+    "text": b"not an archive of arrays",
+    "one bare array": npy("(100,)"),
+    "no array in it": zipped("theta.npy", b"text"),
+    "pickled": pickled(),
+    "a header of petabytes": zipped("theta.npy", npy("(999999999999999,)")),
+    "a header longer than all": zipped("theta.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(800)),
+    "a long header": zipped("theta.npy", npy("(100,)" + " " * 10**6)),
+}
+
+
+def puts(payload: bytes) -> Callable[[Path, Path], None]:
+    """Puts a payload there as `runs.store` does its own."""
+
+    def put(path: Path, other: Path) -> None:
+        with mock.patch("numpy.savez", lambda file, **_: file.write(payload)):
+            runs.store(path.stem, entry(0))
+
+    return put
+
+
+# What else may lie in the place of an entry: (its path, that of a good one of another key) -> puts it there.
+INTRUDERS: dict[str, Callable[[Path, Path], object]] = {
+    "another's, copied": lambda path, other: shutil.copyfile(other, path),
+    "another's, linked": lambda path, other: os.link(other, path),
+    "a link to another's": lambda path, other: path.symlink_to(other),
+    "a folder": lambda path, other: path.mkdir(),
+    "a full folder": lambda path, other: shutil.copytree(other.parent, path),
+    "a pipe": lambda path, other: os.mkfifo(path),
+    "a link to itself": lambda path, other: path.symlink_to(path.name),
+    "a link to nowhere": lambda path, other: path.symlink_to("nowhere"),
+    # Root may read any file but this one.
+    "unreadable": lambda path, other: path.symlink_to("/proc/self/mem") if not os.geteuid() else path.touch(0),
+    **{f"rightly signed, {name}": puts(payload) for name, payload in PAYLOADS.items()},
+}
+
+
+def cache(folder: Path) -> Tally:
+    """What is not an entry in the place of one, a cache that cannot be written, and no folder for locks."""
+    tally = Tally()
+    Place(folder / "intruders")
+    intrude()
+    check_intruders(tally)
+    place = Place(folder / "read-only")
+    with unwritable(place.cache):
+        check_unwritable(tally)
+    place = Place(folder / "no folder")
+    place.cache.touch()  # what even root cannot make a folder in
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        error = raised(lambda: runs.store("ab" * 32, entry(0)))
+    found, _ = looked_up("ab" * 32)
+    tally.check(error is None and found is None, f"without a folder: {error!r}, {found!r}")
+    code, printed = place.run(place.folder / "out")
+    tally.check(code == 0 and answers(place.done(place.folder / "out")) == expected(), f"a run without it: {printed}")
+    return tally
+
+
+def intrude() -> None:
+    """A good entry, and every intruder under a key of its own."""
+    runs.store("ab" * 32, entry(99))
+    for i, put in enumerate(INTRUDERS.values()):
+        path = runs._path(f"{i:02x}" * 32)
+        path.parent.mkdir(exist_ok=True)
+        put(path, runs._path("ab" * 32))
+
+
+@contextlib.contextmanager
+def unwritable(cache: Path) -> Iterator[None]:
+    """The cache with a good entry and the intruders, read-only: by its permissions, for root as a mount."""
+    cache.mkdir()
+    if os.geteuid():
+        intrude()
+        folders = [path for path in (cache, *cache.rglob("*")) if path.is_dir() and not path.is_symlink()]
+        for path in folders:
+            path.chmod(0o555)
+        yield
+        for path in folders:
+            path.chmod(0o755)
+    elif subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(cache)], capture_output=True).returncode:
+        print("  cache: no file system can be mounted here; a read-only one was not tried", flush=True)
+        intrude()
+        yield
+    else:
+        try:
+            intrude()
+            subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+            yield
+        finally:
+            subprocess.run(["umount", str(cache)], check=True)
+
+
+def check_intruders(tally: Tally) -> None:
+    for i, name in enumerate(INTRUDERS):
+        key = f"{i:02x}" * 32
+        found, told = looked_up(key)
+        tally.check(found is None and told == 1, f"{name}: {found!r:.80}, {told} warnings")
+        error = raised(lambda key=key, i=i: runs.store(key, entry(i)))
+        tally.check(error is None and same(looked_up(key)[0], i), f"{name}, computed again: {error!r}")
+    tally.check(same(looked_up("ab" * 32)[0], 99), "the good entry is gone")
+
+
+def check_unwritable(tally: Tally) -> None:
+    tally.check(same(looked_up("ab" * 32)[0], 99), "read-only: the good entry is not taken")
+    for i, name in enumerate(INTRUDERS):
+        found, told = looked_up(f"{i:02x}" * 32)
+        tally.check(found is None and told == 1, f"read-only, {name}: {found!r:.80}, {told} warnings")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        error = raised(lambda: runs.store("cd" * 32, entry(0)))
+    tally.check(error is None, f"read-only, store: {error!r}")
+    held = []
+    with contextlib.suppress(OSError), locks.held("drill"):
+        held.append(True)
+    tally.check(bool(held), "read-only: no lock, and so no work")
 
 
 def full(folder: Path) -> Tally:
@@ -297,7 +478,7 @@ def together(folder: Path) -> Tally:
             printed, _ = runner.communicate()
             right = runner.returncode == 0 and answers(place.done(place.folder / out)) == wanted
             tally.check(right, f"{name}: {printed}")
-        trained = sorted((place.folder / "raw" / "trained").read_text().split(), key=int)
+        trained = sorted((place.folder / "raw" / "trained").read_text(encoding="utf-8").split(), key=int)
         once = [str(i) for i in range(MODELS + MODELS // 2)]
         tally.check(trained == once and not damaged(place.cache), f"{name}: trained {' '.join(trained)}")
     return tally
@@ -321,12 +502,16 @@ ANSWERS: dict[str, tuple[int, dict[str, str], Callable[[bytes], bytes], float, b
     "no gzip though it says so": (200, {"Content-Encoding": "gzip"}, lambda body: body, 0, False),
     "not found": (404, {}, lambda body: body, 0, False),
     "server error": (500, {}, lambda body: body, 0, False),
+    "trickles": (200, {}, lambda body: body, 0.6, False),
+    "goes on without an end": (200, {}, lambda body: body * 5000, 0.3, False),
     "goes round in circles": (302, {"Location": "/again"}, lambda body: b"", 0, False),
 }
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        self.server.asked.release()
+        self.server.go_on.wait()
         status, headers, spoil, pause, _ = self.server.answer
         body = spoil(self.server.body)
         self.send_response(status)
@@ -338,8 +523,21 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(pause)
                 self.wfile.write(body[part : part + len(body) // 10 + 1])
 
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
     def log_message(self, *_) -> None:
         pass
+
+
+FETCH = """
+import sys
+from dataclasses import replace
+from mialib import datasets
+place, address, digest = sys.argv[1:]
+datasets.REGISTRY[place] = replace(datasets.REGISTRY[place], address=address, size=None, digest=digest)
+datasets.fetch_file(place)
+"""
 
 
 def downloads(folder: Path) -> Tally:
@@ -350,6 +548,8 @@ def downloads(folder: Path) -> Tally:
     body = runs.stream(0, "download").bytes(20_000)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.body = True, body
+    server.asked, server.go_on = threading.Semaphore(0), threading.Event()
+    server.go_on.set()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sha = f"sha256:{hashlib.sha256(body).hexdigest()}"
     address = f"http://127.0.0.1:{server.server_port}/file"
@@ -360,6 +560,7 @@ def downloads(folder: Path) -> Tally:
         mock.patch.dict(datasets.REGISTRY, {place: file}),
         mock.patch("pooch.HTTPDownloader", impatient),
         mock.patch("pooch.core.time", mock.Mock(sleep=lambda seconds: None)),
+        mock.patch.object(datasets, "PATIENCE", 2),
     ):
         pooch.get_logger().setLevel("CRITICAL")
         for name, answer in ANSWERS.items():
@@ -368,14 +569,149 @@ def downloads(folder: Path) -> Tally:
             if answer[-1]:
                 tally.check(error is None and path.read_bytes() == body, f"{name}: {error!r}")
             else:
-                clear = isinstance(error, ValueError | FileNotFoundError)
+                clear = isinstance(error, ValueError | FileNotFoundError) and "\n" not in str(error)
                 tally.check(clear and not path.exists(), f"{name}: {error!r}, accepted: {path.exists()}")
             server.answer = ANSWERS["whole"]
             error = raised(lambda: datasets.fetch_file(place))
             tally.check(error is None and path.read_bytes() == body, f"after {name}: {error!r}")
             path.unlink(missing_ok=True)
+        for name, elsewhere, variables, reason in unreachable(server.server_port):
+            with (
+                mock.patch.dict(datasets.REGISTRY, {place: replace(file, address=elsewhere)}),
+                mock.patch.dict(os.environ, variables),
+            ):
+                error = raised(lambda: datasets.fetch_file(place))
+            tally.check(isinstance(error, FileNotFoundError) and reason in str(error), f"{name}: {error!r}")
+        server.answer = ANSWERS["whole"]
+        kill_a_download(tally, server, [place, address, sha])
+        left = [each.name for each in path.parent.iterdir()]
+        tally.check(set(left) == {path.name, f"{path.name}.bad"}, f"left behind: {left}")
     server.shutdown()
     return tally
+
+
+def unreachable(port: int) -> Iterator[tuple[str, str, dict[str, str], str]]:
+    """Name, address, environment, and what must be told."""
+    proxied = {"HTTPS_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": ""}
+    yield "a proxy that refuses", "https://mialib.invalid/file", proxied, "proxy refused (Tunnel connection failed: 407"
+    yield (
+        "no proxy there",
+        "https://mialib.invalid/file",
+        proxied | {"HTTPS_PROXY": "http://127.0.0.1:1"},
+        "proxy refused",
+    )
+    yield "nobody there", "http://127.0.0.1:1/file", {}, "Connection refused"
+    yield "no TLS", f"https://127.0.0.1:{port}/file", {}, "SSL"
+    nowhere = {"REQUESTS_CA_BUNDLE": "/nowhere.pem"}
+    yield "no certificates", f"https://127.0.0.1:{port}/file", nowhere, "invalid path: /nowhere.pem"
+
+
+def kill_a_download(tally: Tally, server: ThreadingHTTPServer, arguments: list[str]) -> None:
+    """Of two downloads under way one is killed: the next fetch removes what it left, and not what the other has."""
+    path = config.raw_dir() / arguments[0]
+    folders = lambda: set(path.parent.glob(".download-*"))  # noqa: E731
+    while server.asked.acquire(blocking=False):
+        pass
+    server.go_on.clear()
+    children = []
+    found = []
+    for _ in range(2):
+        children.append(
+            subprocess.Popen([sys.executable, "-c", FETCH, *arguments], cwd=config.ROOT, stderr=subprocess.DEVNULL)
+        )
+        if not server.asked.acquire(timeout=60):
+            raise RuntimeError("the drill's own download does not begin")
+        found.append(folders())
+    killed, alive = children
+    killed.kill()
+    killed.wait()
+    tally.check(len(found[0]) == 1 and len(found[1]) == 2, f"folders of downloads under way: {found}")
+    other = f"{path.parent.name}/other"
+    path.with_name("other").touch()
+    file = replace(datasets.REGISTRY[arguments[0]], size=None, digest=f"sha256:{hashlib.sha256().hexdigest()}")
+    with mock.patch.dict(datasets.REGISTRY, {other: file}):
+        datasets.fetch_file(other).unlink()
+    tally.check(folders() == found[1] - found[0], f"after a kill: {folders()} of {found[1]}")
+    server.go_on.set()
+    code = alive.wait()
+    tally.check(code == 0 and path.read_bytes() == server.body and not folders(), f"the one not killed: {code}")
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "gzip": partial(gzip.compress, compresslevel=1),
+    "bzip2": bz2.compress,
+    "xz": partial(lzma.compress, preset=1),
+}
+
+
+def archives(folder: Path) -> Tally:
+    """Cut, damaged, doubled, huge archives with a fitting row of the registry: refused in one line, and set aside."""
+    tally, rng = Tally(), runs.stream(0, "archives")
+    Place(folder)
+    table = "".join(f"1,{','.join(map(str, cells))}\n" for cells in rng.integers(0, 2, (100, 600)).tolist()).encode()
+    good, data = (packed([("dataset_purchase", table)], end=end) for end in (True, False))
+    for name, compress in COMPRESSIONS.items():
+        whole = compress(good)
+        answer = read(whole)
+        tally.check(isinstance(answer, str), f"{name}: the good one is not read: {answer!r}")
+        ends = len(data) + 1024 if name == "tar" else len(whole)  # the rest of a bare tar is padding
+        for cut in (*rng.integers(0, ends, 40).tolist(), ends - 1):
+            tally.check(*refused_archive(whole[:cut], f"{name} cut at {cut:,}"))
+        for at in rng.integers(len(whole) // 4, len(whole) * 3 // 4, 40).tolist() if name != "tar" else ():
+            spoilt = whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
+            # Another way to say the same is no fault: "0,0," is "0," again, from two bytes before or from four.
+            tally.check(*refused_archive(spoilt, f"{name} with another bit at {at:,}", answer))
+        for what, spoilt in bad_archives(table):
+            tally.check(*refused_archive(compress(spoilt), f"{name}, {what}"))
+    return tally
+
+
+def packed(members: list[tuple[str, bytes]], end: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        size = archive.offset
+    return buffer.getvalue() if end else buffer.getvalue()[:size]
+
+
+def bad_archives(table: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "a member twice", packed([("dataset_purchase", table), ("dataset_purchase", table)])
+    yield "a member twice by another name", packed([("dataset_purchase", table), ("./dataset_purchase", table)])
+    yield "a way out", packed([("dataset_purchase", table), ("../escaped", b"")])
+    yield "a line of 10 MB", packed([("dataset_purchase", b"1" * 10**7)])
+    yield "a damaged header", packed([("dataset_purchase", table)], end=False) + b"x" * 512 + bytes(1024)
+    for name, kind in (("dataset_purchase", tarfile.REGTYPE), ("else", tarfile.REGTYPE), ("long", tarfile.XHDTYPE)):
+        info = tarfile.TarInfo(name)
+        info.size, info.type = 6 * 2**30, kind
+        yield f"6 GB of {name}", info.tobuf(tarfile.GNU_FORMAT) + bytes(10**6)
+
+
+def read(data: bytes) -> str | Exception:
+    """Digest of what is loaded from this archive, with its own digest in the registry, or the error."""
+    place = "purchase/dataset_purchase.tgz"
+    path = config.raw_dir() / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    file = replace(datasets.REGISTRY[place], size=None, digest=f"sha256:{hashlib.sha256(data).hexdigest()}", rows=100)
+    with mock.patch.dict(datasets.REGISTRY, {place: file}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return datasets.load("purchase-100", "paper").digest
+        except Exception as error:
+            return error
+
+
+def refused_archive(data: bytes, what: str, same: str = "") -> tuple[bool, str]:
+    """Whether it is refused as it should be, or is the `same` data, and what became of it."""
+    answer, folder = read(data), config.raw_dir() / "purchase"
+    aside = [path.name for path in folder.iterdir()] == ["dataset_purchase.tgz.bad"]
+    (folder / "dataset_purchase.tgz.bad").unlink(missing_ok=True)
+    refused = isinstance(answer, ValueError) and "\n" not in str(answer) and aside
+    return refused or answer == same, f"{what}: {answer!r:.200}, set aside: {aside}"
 
 
 LINES = """
@@ -430,9 +766,11 @@ def refused(command: list[str], place: Place) -> tuple[bool, str]:
 PARTS = {
     "kills": kills,
     "flips": flips,
+    "cache": cache,
     "full": full,
     "together": together,
     "downloads": downloads,
+    "archives": archives,
     "parameters": parameters,
 }
 

@@ -46,7 +46,7 @@ def house(tmp_path_factory):
         shutil.copytree(config.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(config.ROOT / "CITATION.cff", root)
     (root / "notebooks").mkdir()
-    (root / "data" / "published" / "toy_table1.csv").write_text(TABLE)
+    (root / "data" / "published" / "toy_table1.csv").write_text(TABLE, encoding="utf-8")
     cells = [new_markdown_cell("# Toy 2031, Table 1: are coins fair?"), *map(new_code_cell, CELLS)]
     cells[1].metadata["tags"] = ["parameters"]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -69,14 +69,14 @@ def test_one_notebook_and_one_table_are_an_exhibit(house):
     assert "Toy 2031, Table 1" in printed
     assert [line.split()[-1] for line in printed.splitlines() if line.startswith("Coins")] == ["differs", "reproduced"]
     call(house, "publish")
-    record = json.loads((house / "figures" / f"{STEM}.json").read_text())
+    record = json.loads((house / "figures" / f"{STEM}.json").read_text(encoding="utf-8"))
     assert {cell["setting"]: cell["verdict"] for cell in record["cells"]} == {
         "fair": "reproduced",
         "loaded": "differs",
         "lost": "not comparable",
     }
-    assert (
-        "| [`toy-table1`](#toy-table1) | Toy 2031, Table 1 | 1 | 1 | 1 |" in (house / "figures/README.md").read_text()
+    assert "| [`toy-table1`](#toy-table1) | Toy 2031, Table 1 | 1 | 1 | 1 |" in (house / "figures/README.md").read_text(
+        encoding="utf-8"
     )
     cited = call(house, "cite", "toy-table1")
     assert cited.startswith("Toy 2031, Table 1: are coins fair?")

@@ -10,9 +10,9 @@ import yaml
 
 from mialib import config
 
-# DESIGN.md's floors. A room imports only rooms that stand before it in this table.
+# The floors of the house. A room imports only rooms that stand before it in this table.
 FLOORS = (
-    ("config", "runs", "locks"),
+    ("machine", "config", "runs", "locks", "arrays"),
     ("simulate", "datasets", "splits", "metrics"),
     (
         "models",
@@ -20,6 +20,7 @@ FLOORS = (
         "signals",
         "defenses",
         "synthesis",
+        "identity",
         "platforms",
         "nets",
         "targets",
@@ -41,7 +42,7 @@ FLOORS = (
         "difficulty",
     ),
     ("published", "exhibits", "plots", "report", "ledger"),
-    ("citing", "committed", "live", "pool", "batch", "site", "sweep", "__main__"),
+    ("light", "pages", "citing", "committed", "live", "pool", "batch", "site", "sweep", "__main__"),
 )
 ROOMS = [room for floor in FLOORS for room in floor]
 LOWEST = {"torch": 2, "torchvision": 2, "xgboost": 2, "matplotlib": 4, "seaborn": 4, "papermill": 5, "nbconvert": 5}
@@ -114,6 +115,29 @@ def test_room_of_a_name():
 def test_no_pickle_and_no_global_seeding(pattern):
     files = [*SOURCES.values(), *config.ROOT.glob("benchmarks/**/*.py"), *config.ROOT.glob("notebooks/*.ipynb")]
     assert not [path.name for path in files if re.search(pattern, path.read_text())], BANNED[pattern]
+
+
+def readers(path):
+    """Calls that read or write text: (line, keywords they name)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        named = {keyword.arg for keyword in node.keywords}
+        modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        opened = name == "open" and not any(re.fullmatch(r"[rwax]?b[+]?", mode) for mode in modes)
+        owner = getattr(node.func.value, "id", "") if isinstance(node.func, ast.Attribute) else ""
+        if (
+            name in ("read_text", "write_text")
+            or (opened and owner not in ("tarfile", "os", "gzip"))
+            or "text" in named
+        ):
+            yield node.lineno, named
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    files = [*SOURCES.values(), *config.ROOT.glob("benchmarks/**/*.py")]
+    assert not [(path.name, line) for path in files for line, named in readers(path) if "encoding" not in named]
 
 
 def test_no_machine_paths_are_committed():

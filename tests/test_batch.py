@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,10 @@ CELL = dict(zip(published.CELL, VALUES, strict=True))
 GOOD = f"""
 from mialib import config
 import json, sys
+import numpy, torch
+from threadpoolctl import threadpool_info
 print(sys.executable, config.workers())
+print("threads", torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info()))
 record = {{"exhibit": "Toy table", "notebook": "01_good", "profile": profile, "seed": seed, "cells": [{CELL}]}}
 record["run"] = {{"commit": "unknown", "versions": {{"mialib": "0"}}, "date": "2031-02-03"}}
 (config.figures_dir(profile) / "01_good.json").write_text(json.dumps(record))
@@ -62,6 +66,7 @@ def ran(tmp_path_factory):
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "NOTEBOOKS", notebooks)
         patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         exit_code = command_line.main(arguments)
         assert [batch.past(job).seconds is None for job in jobs(notebooks, out, ["01", "02"])] == [False, True]
     return notebooks, out, printed.getvalue(), exit_code
@@ -117,19 +122,58 @@ def test_executed_notebook_used_this_interpreter_and_the_given_folders(ran):
     _, out, _, _ = ran
     notebook = nbformat.read(out / "notebooks" / "01_good.ipynb", as_version=4)
     assert batch.fault(notebook) == ""
-    assert f"{sys.executable} 2\n" in notebook.cells[3].outputs[0].text
+    printed = notebook.cells[3].outputs[0].text
+    assert f"{sys.executable} 2\n" in printed
+    assert set(printed.split("threads ")[1].split()) == {"1"}
     overview = nbformat.read(out / "notebooks" / "00_overview.ipynb", as_version=4)
     assert "['01_good.json']" in overview.cells[3].outputs[0].text
-    log = (out / "logs" / "01_good.log").read_text()
+    log = (out / "logs" / "01_good.log").read_text(encoding="utf-8")
     assert sys.executable in log and log.startswith("--- 20") and "'profile': 'laptop', 'seed': 0" in log
 
 
 def test_page_needs_no_network_and_holds_its_images(ran):
-    page = (ran[1] / "html" / "01_good.html").read_text()
+    page = (ran[1] / "html" / "01_good.html").read_text(encoding="utf-8")
     assert f"data:image/png;base64,{DOT}" in page
     assert "Title of 01_good" in page
     assert '<a href="02_bad.html">' in page
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[^>]*//|\bimport\b[^;]*//|cdnjs|unpkg", page)
+
+
+SAVES = """
+import json
+from pathlib import Path
+from mialib import config
+stem, figures = {stem!r}, config.figures_dir(profile)
+(figures / f"{stem}_by_class.csv").touch()
+(figures / f"{stem}.pdf").touch()
+record = {"exhibit": stem, "notebook": stem, "profile": profile, "seed": seed, "cells": []}
+record["run"] = {"commit": "unknown", "versions": {"mialib": "0"}, "date": "2031-02-03"}
+(figures / f"{stem}.json").write_text(json.dumps(record))
+"""
+ALIKE = ("01_a", "01_a_b", "01_a-Copy1", "02_[a]*{b}")
+
+
+def test_notebooks_whose_names_begin_alike_leave_each_other_alone(tmp_path):
+    notebooks, out, figures = (tmp_path / name for name in ("notebooks", "out", "figures"))
+    notebooks.mkdir()
+    for stem in ALIKE:
+        write(notebooks, stem, SAVES.replace("{stem!r}", repr(stem)))
+    for names in ([], ["01_a"]):
+        assert batch.run(jobs(notebooks, out, names), fresh=True, parallel=2) == {}
+        assert {job.stem: batch.state(job) for job in jobs(notebooks, out)} == dict.fromkeys(ALIKE, "done")
+    for _ in range(2):
+        batch.publish(out, notebooks, figures)
+        left = {f"{stem}{end}" for stem in ALIKE for end in ("_by_class.csv", ".pdf", ".json")}
+        assert {path.name for path in figures.iterdir()} == left | {"README.md"}
+    assert [committed.faults(notebooks / f"{stem}.ipynb", figures) for stem in ALIKE] == [[], [], [], []]
+
+
+def test_files_of_a_notebook_that_runs_are_its_own_before_it_has_a_record(tmp_path):
+    short, long = (batch.Job(tmp_path / f"{stem}.ipynb", tmp_path, "demo", 0, 1) for stem in ("01_a", "01_a_b"))
+    (tmp_path / "figures").mkdir()
+    for path in (short.source, long.source, tmp_path / "figures" / "01_a_c.pdf", tmp_path / "figures" / "01_a_b.pdf"):
+        path.touch()
+    assert [[path.name for path in job.figures()] for job in (short, long)] == [["01_a_c.pdf"], ["01_a_b.pdf"]]
 
 
 def test_second_run_keeps_what_is_done(ran, capsys):
@@ -169,7 +213,7 @@ def test_lost_figure_counts_and_fresh_runs_again(copied, capsys):
     assert batch.run([good], fresh=True) == {}
     assert (copied[1] / "figures" / "01_good.json").stat().st_size > 0
     assert "kept" not in capsys.readouterr().out
-    assert good.log.read_text().count("'profile': 'laptop', 'seed': 0") == 2
+    assert good.log.read_text(encoding="utf-8").count("'profile': 'laptop', 'seed': 0") == 2
 
 
 @pytest.mark.parametrize("kind", ["executed", "html", "figures"])
@@ -203,15 +247,19 @@ def test_inputs_see_code_data_and_published_numbers(tmp_path, monkeypatch):
                  "data/targets/net.safetensors", "raw/purchase/archive.tgz"):  # fmt: skip
         for content in ("one", "two"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(content)
+            (tmp_path / name).write_text(content, encoding="utf-8")
             digests.append(seen())
     assert len(set(digests)) == 13
     demo = seen("demo")
     (tmp_path / "raw" / "adult").mkdir()
-    (tmp_path / "raw" / "adult" / "adult.data").write_text("downloaded while a notebook ran, as the registry says")
+    (tmp_path / "raw" / "adult" / "adult.data").write_text(
+        "downloaded while a notebook ran, as the registry says", encoding="utf-8"
+    )
     assert seen() == digests[-1]
     (tmp_path / "raw" / "purchase" / "archive.tgz").unlink()
     assert seen() not in (digests[-1], first[0]) and seen("demo") == demo
+    monkeypatch.setattr(batch, "_libraries", lambda: "numpy 0.1")
+    assert seen("demo") != demo
 
 
 class Clock:
@@ -315,16 +363,35 @@ def test_a_failure_leaves_its_peak_and_a_wait_leaves_nothing(simulate, tmp_path,
 def test_damaged_history_is_no_history(content, tmp_path):
     job = batch.Job(tmp_path / "01_a.ipynb", tmp_path, "demo", 0, 2)
     job.history.parent.mkdir(parents=True)
-    job.history.write_text(content)
+    job.history.write_text(content, encoding="utf-8")
     assert batch.past(job) == batch.Past(None, 2 * batch.GB)
 
 
 def test_peak_is_a_guess_again_with_more_workers(tmp_path):
     job = batch.Job(tmp_path / "01_a.ipynb", tmp_path, "demo", 0, 2)
     job.history.parent.mkdir(parents=True)
-    job.history.write_text(json.dumps({"seconds": 5, "peak": batch.GB, "workers": 2}))
+    job.history.write_text(json.dumps({"seconds": 5, "peak": batch.GB, "workers": 2}), encoding="utf-8")
     assert batch.past(job) == batch.Past(5, batch.GB)
     assert batch.past(replace(job, workers=8)) == batch.Past(5, 5 * batch.GB)
+
+
+def end(job, fresh, sender):
+    """In place of `batch._child`: end as the notebook's name says."""
+    if job.stem == "03_killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.stem == "02_crashed":
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGABRT)
+    os._exit(7)
+
+
+def test_a_process_that_ends_in_silence_is_told_by_how_it_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "_child", end)
+    stems = ("01_left", "02_crashed", "03_killed")
+    failures = batch.run([batch.Job(tmp_path / f"{stem}.ipynb", tmp_path, "demo", 0, 1) for stem in stems])
+    assert failures["01_left"] == "the process running it ended by itself with exit code 7"
+    assert failures["02_crashed"].startswith(f"the process running it was ended by signal {int(signal.SIGABRT)}, Abort")
+    assert failures["03_killed"] == "the process running it was killed (out of memory?)"
 
 
 def test_two_at_once_that_want_the_same_model_train_it_once(tmp_path):
@@ -338,7 +405,7 @@ def test_two_at_once_that_want_the_same_model_train_it_once(tmp_path):
     write(tmp_path, "01_a", meet.format("a", "b"), train)
     write(tmp_path, "02_b", meet.format("b", "a"), train)
     assert batch.run(jobs(tmp_path, tmp_path / "out"), parallel=2, memory=100 * batch.GB) == {}
-    assert (tmp_path / "out" / "trained").read_text() == "once "
+    assert (tmp_path / "out" / "trained").read_text(encoding="utf-8") == "once "
 
 
 def test_scheduler_reaches_the_notebook(tmp_path, monkeypatch):
@@ -390,8 +457,8 @@ def test_terminal_keeps_one_line_up_to_date(capsys, monkeypatch):
 def test_killed_runner_leaves_nothing_done_and_no_orphan(ran, tmp_path):
     (tmp_path / "hold").touch()
     runner = subprocess.Popen([sys.executable, "-c", RUN, str(ran[0]), str(tmp_path)], stdout=subprocess.DEVNULL)
-    wait(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text())
-    kernel, worker = map(int, (tmp_path / "begun").read_text().split())
+    wait(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(encoding="utf-8"))
+    kernel, worker = map(int, (tmp_path / "begun").read_text(encoding="utf-8").split())
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     (job,) = jobs(ran[0], tmp_path, ["03"])
@@ -422,6 +489,29 @@ def test_unknown_parameter_and_missing_kernel_are_refused(tmp_path):
     edit(tmp_path / "01_seedless.ipynb", lambda notebook: notebook.metadata.pop("kernelspec"))
     with pytest.raises(ValueError, match="01_seedless names no kernel"):
         jobs(tmp_path, tmp_path)
+
+
+CARRIED = [None, True, 3, -0.5, 'two\nlines, "{quotes}" \\ ü', [1, [None]], {"a": {"b": [True, "x"]}}, {}]
+NOT_CARRIED = [(1, 2), {1}, b"x", 1j, ..., float("nan"), float("inf"), {1: 2}, [(1,)], {"a": {"b": {None: 1}}}]
+
+
+def test_settings_arrive_as_they_are(tmp_path):
+    """Where the default is None, a value of any type is taken."""
+    names = [f"p{number}" for number in range(len(CARRIED))]
+    parameters = "\n".join(['profile = "laptop"', "seed = 0", *(f"{name} = None" for name in names)])
+    write(tmp_path, "01_set", f"assert [{', '.join(names)}] == {CARRIED!r}", parameters=parameters)
+    settings = dict(zip(names, CARRIED, strict=True))
+    planned = batch.plan([], "laptop", 0, 1, tmp_path / "out", tmp_path, settings)
+    assert batch.run(planned) == {}
+    assert batch.state(*planned) == "done"
+
+
+@pytest.mark.parametrize("value", NOT_CARRIED)
+def test_settings_that_would_not_arrive_are_refused(value, tmp_path):
+    for default in (None, value):
+        write(tmp_path, "01_set", "1", parameters=f'profile = "laptop"\nseed = 0\nk = {default!r}')
+        with pytest.raises(ValueError, match=r"^k cannot be .*: a notebook takes None, .*$"):
+            batch.plan([], "laptop", 0, 1, tmp_path / "out", tmp_path, {"k": value})
 
 
 @pytest.mark.parametrize(
@@ -508,7 +598,7 @@ def test_scorecard_fits_a_screen_and_counts(tmp_path):
         cells[7] |= {"tier": "R", "verdict": "reproduced", "dataset": "location-30"}
         cells[9] |= {"value": None, "low": None, "high": None, "verdict": "not comparable"}
         record = {"exhibit": f"Somebody et al. 2017, Table {number} " + "and so on " * 9, "cells": cells}
-        (tmp_path / "figures" / f"{number:02}.json").write_text(json.dumps(record))
+        (tmp_path / "figures" / f"{number:02}.json").write_text(json.dumps(record), encoding="utf-8")
     lines = batch.scorecard(tmp_path).splitlines()
     assert len(lines) <= batch.HEIGHT
     assert max(map(len, lines)) <= batch.WIDTH
@@ -532,10 +622,17 @@ def test_publish(copied, tmp_path):
     notebook = nbformat.read(notebooks / "01_good.ipynb", as_version=4)
     assert batch.fault(notebook) == ""
     assert len(notebook.cells) == 4
-    assert str(tmp_path) not in (notebooks / "01_good.ipynb").read_text()
+    assert str(tmp_path) not in (notebooks / "01_good.ipynb").read_text(encoding="utf-8")
     assert "papermill" not in notebook.metadata
     assert set(notebook.metadata.mialib) == {"profile", "seed", "source", "code", "outputs", "figures"}
     assert states(*copied) == {"01_good": "done", "00_overview": "done"}
+
+
+def test_publish_one_of_several(copied, tmp_path):
+    notebooks, out = copied
+    (out / "notebooks" / "00_overview.ipynb").unlink()
+    written = batch.publish(out, notebooks, tmp_path / "figures", ["01"])
+    assert [path.name for path in written] == ["01_good.ipynb", "01_good.json", "README.md"]
 
 
 def unexecuted(notebook):
@@ -589,3 +686,78 @@ def refused(copied, tmp_path, told):
         batch.publish(copied[1], copied[0], tmp_path / "figures")
     assert {path: path.read_bytes() for path in copied[0].iterdir()} == before
     assert not (tmp_path / "figures").exists()
+
+
+# Where Ctrl-C comes early: in what a runner imports, and in what comes first in every process, a notebook's too.
+INTERRUPTED = {
+    "nbformat": "os.kill(os.getpid(), signal.SIGINT); time.sleep(600)",
+    "psutil": "os.kill(os.getpid(), signal.SIGINT); time.sleep(600)",
+    "sitecustomize": """
+if "--multiprocessing-fork" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(600)
+""",
+}
+
+
+@pytest.mark.parametrize("module", INTERRUPTED)
+def test_interrupted_while_it_imports(module, tmp_path):
+    code = f"import os, signal, sys, time\n{INTERRUPTED[module]}\n"
+    (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "mialib", "run", "01", "--out", str(tmp_path / "out")]
+    python_path = os.pathsep.join([str(tmp_path), str(config.ROOT)])
+    env = os.environ | {"PYTHONPATH": python_path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    said = "\nInterrupted. What is done is kept; without --fresh, the same command goes on.\n"
+    assert (done.returncode, done.stderr) == (130, said)
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from mialib import __main__ as command_line
+if sys.argv[1:2] == ["run"]:
+    from mialib import batch
+    batch.NOTEBOOKS = Path(sys.argv.pop())
+try:
+    command_line.main(sys.argv[1:])
+except SystemExit:
+    pass
+print(*sys.modules, file=sys.stderr)
+"""
+NEVER = {"rfc3987_syntax", "nbconvert", "torch", "xgboost", "sklearn"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spared"),
+    [
+        (["--help"], {"numpy", "joblib", "nbformat", "papermill", "pandas"}),
+        (["cite", "04"], set()),
+        (["list"], {"pandas", "matplotlib"}),
+        (["run", "01", "--profile", "laptop"], {"matplotlib"}),  # all is up to date
+    ],
+)
+def test_what_a_command_does_not_need_is_not_imported(arguments, spared, ran):
+    more = ["--out", str(ran[1]), str(ran[0])] if arguments[0] == "run" else []
+    command = [sys.executable, "-c", LOADED, *arguments, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout and ("unchanged, kept" in done.stdout) == bool(more)
+    assert set(done.stderr.split()) & (NEVER | spared) == set()
+
+
+def test_addresses_are_checked_all_the_same():
+    code = "import sys; from mialib import batch; from jsonschema import FormatChecker; print('lark' in sys.modules, "
+    code += "*(FormatChecker().conforms(text, 'iri') for text in ('https://example.org/ü', 'no address')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True False\n"
+
+
+def test_a_terminal_without_our_characters_is_no_failure(tmp_path):
+    write(tmp_path, "01_ü…")
+    code = "import runpy, sys; from pathlib import Path; from mialib import batch; "
+    code += "batch.NOTEBOOKS = Path(sys.argv.pop()); runpy.run_module('mialib', run_name='__main__')"
+    command, env = [sys.executable, "-c", code, "list", str(tmp_path)], os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Title of 01_??" in done.stdout

@@ -198,7 +198,7 @@ def test_bad_input(planted):
     net, x, y = planted
     with pytest.raises(ValueError, match="unknown protocol 'fast'; valid: paper, released-code, minimal"):
         boundary.distances(net, x, y, "fast")
-    with pytest.raises(ValueError, match="12 records have 3 labels"):
+    with pytest.raises(ValueError, match="y has 3 values for 12 records"):
         boundary.distances(net, x, y[:3], "paper")
     with pytest.raises(ValueError, match=r"net\.eval\(\)"):
         boundary.distances(nn.Linear(2, 2).train(), x, y, "paper")

@@ -115,6 +115,32 @@ def test_what_is_printed_escapes_latex(folder):
     assert r"\caption{50 \% of A \& B. Real" in text
 
 
+def test_commit_version_and_file_names_can_be_printed(tmp_path):
+    stem = "01_a&b_%x_#y"
+    run = {"commit": "50%_of{it", "versions": {"mialib": "1_0#2"}, "date": "2031-02-03"}
+    odd = record(notebook=stem, run=run)
+    (tmp_path / f"{stem}.pdf").write_text("<< /MediaBox [ 0 0 300 300 ] >>")
+    (tmp_path / f"{stem}.tex").write_text("a \\\\\n")
+    text = citing.cite(odd, "Toy", tmp_path)
+    assert r"note      = {Version 1\_0\#2, commit 50\%\_of\textbraceleft{}it}," in text
+    entry = text.partition("@misc")[2].partition("% LaTeX")[0]
+    assert entry.count("{") == entry.count("}")
+    assert r"notebook 01\_a\&b\_\%x\_\#y." in text.partition("\\caption")[2]
+    picture, table = citing.includes(odd, tmp_path)
+    assert picture.startswith(r"\includegraphics[width=\columnwidth]{figures/01_a-b_-x_-y.pdf}  % in a figure; rename ")
+    assert table == r"\input{figures/01_a-b_-x_-y.tex}  % rename 01_a&b_%x_#y.tex to that, which LaTeX can read"
+
+
+def test_files_of_a_notebook_are_its_own(tmp_path):
+    """Names may begin alike, and hold what a pattern of file names would take for more."""
+    for stem in ("07_toy_[1]*", "07_toy", "07_toy-Copy1"):
+        for name in (f"{stem}.json", f"{stem}.tex", f"{stem}_more.tex"):
+            (tmp_path / name).write_text("{}")
+    for stem in ("07_toy_[1]*", "07_toy", "07_toy-Copy1"):
+        found = citing._files(record(notebook=stem), tmp_path, ".tex")
+        assert [path.name for path in found] == [f"{stem}.tex", f"{stem}_more.tex"]
+
+
 def test_gallery_of_one(folder):
     text = citing.gallery(folder, {"07_shokri_toy_1": 'Toy: "so" < and >?'})
     assert "| [`shokri-toy`](#shokri-toy) | Toy 2024, 50 % & Table 1 | 1 | 0 | 2 |" in text
@@ -123,6 +149,18 @@ def test_gallery_of_one(folder):
     assert all("&quot;so&quot; &lt; and &gt;?" in alt and "simulated" in alt for _, alt in images)
     linked = {name for name in re.findall(r"\]\(([^)#]+)\)", text) if not name.startswith("..")}
     assert linked == {path.name for path in folder.iterdir()}
+
+
+def test_gallery_holds_no_html_of_a_record(tmp_path):
+    stem = "07_toy_<b>_[x](y)"
+    odd = record(notebook=stem, exhibit="<script>1</script> | [a](javascript:1)")
+    for kind, text in (("json", json.dumps(odd)), ("png", ""), ("csv", "")):
+        (tmp_path / f"{stem}.{kind}").write_text(text)
+    text = citing.gallery(tmp_path, {stem: '# "><script>2</script>'})
+    bare = re.sub(r"`[^`]*`", "", text)
+    assert re.findall(r"(?<!\\)<(?!a id|/a>|img src)[^>]*", bare) == []
+    assert r"| \<script>1\</script> \| \[a\](javascript:1) | 1 | 0 | 2 |" in text
+    assert '<img src="07_toy_%3Cb%3E_%5Bx%5D%28y%29.png"' in text and "[csv](07_toy_%3Cb%3E_%5Bx%5D%28y%29.csv)" in text
 
 
 def test_committed_gallery_is_what_the_records_say():

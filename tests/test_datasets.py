@@ -1,23 +1,32 @@
 """The data layer, on small archives of the real layout, served over loopback HTTP where a download is tested."""
 
+import bz2
+import fcntl
 import functools
 import gzip
 import hashlib
 import io
+import lzma
+import os
 import socket
+import ssl
 import stat
 import tarfile
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import scipy.sparse
+import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib import datasets, runs
+from mialib import config, datasets, exhibits, experiments, runs
+from mialib.config import Row
 
 LOCATION, PURCHASE, TEXAS = (f"{name}/dataset_{name}.tgz" for name in ("location", "purchase", "texas"))
 
@@ -65,6 +74,9 @@ def texas(X: np.ndarray, y: np.ndarray) -> bytes:
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
     monkeypatch.setenv("MIALIB_DATA", str(tmp_path / "raw"))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     return tmp_path / "raw"
@@ -94,26 +106,36 @@ def put(raw, place: str, data: bytes):
 
 @pytest.fixture
 def server():
-    """Serves `server.body`; the first `server.drops` answers break off half-way."""
+    """Serves `server.body`; the first `server.drops` answers break off half-way. `server.answer`: does it in its place.
+
+    As a proxy it refuses everything.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.server.requests += 1
+            if self.server.answer:
+                return self.server.answer(self)
             body = self.server.body
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if self.server.requests <= self.server.drops else body)
 
+        def do_CONNECT(self):
+            self.send_error(403)
+
         def log_message(self, *args):
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.body, http.requests, http.drops = b"", 0, 0
+    http.daemon_threads, http.body, http.requests, http.drops, http.answer = True, b"", 0, 0, None
+    http.ended, http.handle_error = threading.Event(), lambda *_: None  # a client may hang up
     http.address = f"http://127.0.0.1:{http.server_port}/file"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield http
+    http.ended.set()
     http.shutdown()
     thread.join()
     http.server_close()
@@ -137,6 +159,72 @@ def test_registry_is_complete():
         assert (file.rows > 0) != place.startswith("weights/")
     rows = {folder: sum(f.rows for p, f in datasets.REGISTRY.items() if p.startswith(folder)) for folder in ("adult",)}
     assert rows == {"adult": 48_842}
+
+
+def registry_with(monkeypatch, tmp_path, column: str, cell: str | None) -> None:
+    """Read a copy of the registry with this cell in its first line of data, or with that line twice."""
+    header, first, *rest = (config.ROOT / "data" / "registry.csv").read_text(encoding="utf-8").splitlines()
+    cells = dict(zip(header.split(","), first.split(","), strict=True)) | ({} if cell is None else {column: cell})
+    lines = [header, ",".join(cells.values()), *([first] if cell is None else []), *rest]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "registry.csv").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    datasets.read_registry()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        *(
+            ("file", cell)
+            for cell in ("/etc/passwd", "../x", "a/../x", "a/..", "a\\b/c", "C:/x", "c:x/y", "x", "", "a//b")
+        ),
+        *(("size", cell) for cell in ("big", "-1", "0", "1.5", "1e3", "1_000", " 7", "٣", "9" * 5000)),
+        *(("rows", cell) for cell in ("many", "-1", "", "1.5", "٣")),
+        *(("digest", cell) for cell in ("crc:00", f"sha1:{'0' * 40}", "0" * 64, "sha256:", "md5:" + "g" * 32)),
+        *(("digest", cell) for cell in ("sha256:" + "0" * 63, "md5:" + "A" * 32, "git:" + "0" * 64)),
+        *(("address", cell) for cell in ("", "file:///etc/passwd", "ftp://x/y")),
+    ],
+)
+def test_registry_row_that_makes_no_sense_is_refused(monkeypatch, tmp_path, column, cell):
+    with pytest.raises(ValueError, match=rf"registry.csv, row 2, column {column}: .* is not a?\w+") as caught:
+        registry_with(monkeypatch, tmp_path, column, cell)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("file", None, r"row 3, column file: 'location/dataset_location.tgz' stands in an earlier row too"),
+        ("citation", "me,too", r"row 2, column an eighth: \['too'\] is not to be there"),
+        ("more", "x", r"row 2, column an eighth"),
+    ],
+)
+def test_registry_with_a_row_twice_or_too_long_is_refused(monkeypatch, tmp_path, column, cell, message):
+    with pytest.raises(ValueError, match=message):
+        registry_with(monkeypatch, tmp_path, column, cell)
+
+
+def test_registry_needs_its_columns(monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "registry.csv").write_text("file,address\nmnist/x,https://x\n", encoding="utf-8")
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="row 1: the columns must be file,address,size,digest,rows,licence,citation"):
+        datasets.read_registry()
+
+
+def test_registry_is_read_as_utf8_whatever_the_locale(monkeypatch):
+    by_name = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, newline, encoding: by_name(path, "r", -1, encoding, None, newline))
+    assert datasets.read_registry() == datasets.REGISTRY
+
+
+def test_a_data_set_of_ones_own_goes_by_its_own_name():
+    X, y = records(40, 5, 3)
+    wine, row = datasets.Dataset("wine", X, y - 1, 3, "R", "our own", runs.digest(X, y)), Row("wine", 10, 1, 1, 8, 1)
+    assert exhibits.overview([row], {"wine": wine}).data.tolist() == ["wine"]
+    assert experiments._about(wine, row)["dataset"] == "wine"
+    assert exhibits.mitigations_of("wine") == exhibits.mitigations_of("purchase-100") != []
 
 
 def test_digest_file_knows_git_blob_ids(tmp_path):
@@ -213,6 +301,149 @@ def test_offline_and_absent_says_what_to_put_where(raw, register):
     for part in ("dataset_location.tgz", address, sha256(b""), str(raw / LOCATION)):
         assert part in str(caught.value)
     assert left(raw) == []
+
+
+def https_proxy(server, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", server.address.replace("//", "//me:secret@"))
+    monkeypatch.setenv("NO_PROXY", "")
+    return "https://mialib.invalid/file"
+
+
+def bad_proxy(server, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@[/")
+    monkeypatch.setenv("NO_PROXY", "")
+    return "https://mialib.invalid/file"
+
+
+def unknown_name(server, monkeypatch):
+    def lookup(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    return "http://mialib.invalid/file"
+
+
+def certificate(server, monkeypatch):
+    """As requests tells of one that is not trusted; a server with one would need its key here."""
+
+    def get(address, **_):
+        inner = ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate (_ssl.c:1006)")
+        reason = urllib3.exceptions.SSLError(inner)
+        raise requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, address, reason))
+
+    monkeypatch.setattr(requests, "get", get)
+    return server.address
+
+
+def no_bundle(server, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+    return server.address.replace("http:", "https:")
+
+
+def not_found(server, monkeypatch):
+    server.answer = lambda request: request.send_error(404)
+    return server.address
+
+
+def silent(server, monkeypatch):
+    monkeypatch.setattr(datasets, "TIMEOUT", 0.05)
+    server.answer = lambda request: server.ended.wait()
+    return server.address
+
+
+def breaks_off(server, monkeypatch):
+    server.body, server.drops = b"x" * 1000, 99
+    return server.address
+
+
+def not_there(server, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{closed.getsockname()[1]}/file"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (https_proxy, r"proxy refused \(Tunnel connection failed: 403 Forbidden\); check HTTPS_PROXY"),
+        (bad_proxy, r"proxy refused \(.*\); check HTTPS_PROXY"),
+        (unknown_name, r"name not resolved \(Name or service not known\); check the network"),
+        (certificate, r"certificate not trusted \(.*self-signed certificate.*\); set REQUESTS_CA_BUNDLE"),
+        (no_bundle, r"invalid path: /nowhere.pem"),
+        (not_found, r"HTTP 404; "),
+        (silent, r"timeout \(.*timed out.*\); try again later"),
+        (breaks_off, r"IncompleteRead\(500 bytes read, 500 more expected\); "),
+        (not_there, r"Connection refused; check the network"),
+    ],
+)
+def test_failed_download_says_why_and_what_to_do(raw, register, server, monkeypatch, fault, message):
+    register(PURCHASE, b"", 1, address=fault(server, monkeypatch))
+    with pytest.raises(FileNotFoundError, match=rf": .*{message}.*, or put the file with digest") as caught:
+        datasets.fetch("purchase")
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+    assert list((raw / "purchase").iterdir()) == []
+
+
+def trickle(server, start: bytes):
+    """Sends `start`, then a byte every now and then for two seconds."""
+
+    def answer(request):
+        request.wfile.write(start)
+        for _ in range(40):
+            server.ended.wait(0.05)
+            request.wfile.write(b"x")
+
+    server.answer = answer
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.0 200 OK\r\nContent-Length: 40\r\n\r\n", b"HTTP/1.0 200 OK\r\nX: "], ids=["body", "header"]
+)
+def test_trickling_download_is_given_up(raw, register, server, monkeypatch, start):
+    monkeypatch.setattr(datasets, "PATIENCE", 1)
+    trickle(server, start)
+    register(PURCHASE, b"x" * 41, 1, address=server.address)
+    with pytest.raises(FileNotFoundError, match=r"timeout \(too slow: \d+ bytes in 1 seconds\); try again later"):
+        datasets.fetch("purchase")
+    assert server.requests == 1 and list((raw / "purchase").iterdir()) == []
+
+
+def test_endless_download_is_given_up(raw, register, server):
+    def answer(request):
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+        for _ in range(200):
+            request.wfile.write(b"x" * 2**16)
+            server.ended.wait(0.01)
+
+    server.answer = answer
+    register(PURCHASE, b"x" * 1000, 1, address=server.address)
+    with pytest.raises(FileNotFoundError, match=r"the server sends more than 1,000 bytes"):
+        datasets.fetch("purchase")
+    assert server.requests == 1 and list((raw / "purchase").iterdir()) == []
+
+
+def test_what_a_killed_download_left_is_removed_and_a_live_one_is_not_touched(raw, register, server):
+    *_, data = purchase()
+    folders = [raw / "purchase" / f".download-{name}" for name in ("dead", "live")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "part").touch()
+    live = os.open(folders[1], os.O_RDONLY)
+    fcntl.flock(live, fcntl.LOCK_EX)
+
+    def answer(request):
+        datasets._sweep(raw / "purchase")  # as another process would, in the midst of this one's download
+        server.found = len(list((raw / "purchase").glob(".download-*")))
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + data)
+
+    server.answer = answer
+    register(PURCHASE, data, 120, address=server.address)
+    assert datasets.fetch("purchase")[0].read_bytes() == data
+    assert server.found == 2  # the live one, and this one
+    assert [path.name for path in (raw / "purchase").iterdir() if path.is_dir()] == [".download-live"]
+    os.close(live)
+    datasets.fetch("purchase")
+    assert left(raw / "purchase") == ["dataset_purchase.tgz"]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +535,150 @@ def test_bad_archive_is_refused_even_with_the_right_digest(raw, register, data, 
     with pytest.raises(ValueError, match=message):
         datasets.load("purchase-100", "paper")
     assert left(raw) == [PURCHASE + ".bad"]
+
+
+def twice(first: str, second: str) -> bytes:
+    X, y, _ = purchase()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, labels in ((first, y), (second, y[::-1])):
+            info = tarfile.TarInfo(name)
+            info.size = len(text(X, labels))
+            archive.addfile(info, io.BytesIO(text(X, labels)))
+    return buffer.getvalue()
+
+
+def end_of(data: bytes) -> tuple[bytes, int]:
+    """An unpacked archive of one member, and where its end mark begins."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        [only] = archive
+    return data, only.offset_data + -(-only.size // 512) * 512
+
+
+def spoilt_end(change) -> bytes:
+    return gzip.compress(change(*end_of(gzip.decompress(purchase()[2]))))
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = member(name, kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def compressed(how, spoil) -> bytes:
+    return spoil(how(gzip.decompress(purchase()[2])))
+
+
+def flip(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0xFF]) + data[len(data) // 2 + 1 :]
+
+
+BAD_ARCHIVES = {
+    "member twice": (twice("dataset_purchase", "dataset_purchase"), "holds 'dataset_purchase' twice"),
+    "member twice by another name": (
+        twice("dataset_purchase", "./dataset_purchase"),
+        "holds '.*dataset_purchase' twice",
+    ),
+    "tar without an end": (spoilt_end(lambda data, end: data[:end]), "lacks its end"),
+    "tar with half an end": (spoilt_end(lambda data, end: data[: end + 512]), "lacks its end"),
+    "garbage for an end": (spoilt_end(lambda data, end: data[:end] + b"x" * 512 + data[end:]), "lacks its end"),
+    "gzip without an end": (purchase()[2][:-8], "end-of-stream"),
+    "gzip with another checksum": (purchase()[2][:-8] + bytes(8), "CRC"),
+    "6 GB member": (
+        gzip.compress(header("dataset_purchase", 6 * 2**30)),
+        r"with 'dataset_purchase' .* 2,147,483,648 b",
+    ),
+    "6 GB of another member": (gzip.compress(header("else", 6 * 2**30)), "with 'else' the archive is larger than"),
+    "6 GB header": (gzip.compress(header("x", 6 * 2**30, tarfile.XHDTYPE)), "a header in it than 1,048,576"),
+    "negative header": (gzip.compress(header("x", -1024, tarfile.XHDTYPE)), "a header in it than"),
+    "long line": (tgz({"dataset_purchase": b"1" * 3 * 2**20}), "line 1 is longer than 65,536 bytes"),
+    "long line later": (tgz({"dataset_purchase": text(*purchase()[:2]) + b"1" * 2**20}), "line 121 is longer than"),
+    "damaged xz": (compressed(lzma.compress, flip), "bad content"),
+    "cut xz": (compressed(lzma.compress, lambda data: data[:-20]), "bad content"),
+    "damaged bz2": (compressed(bz2.compress, flip), "bad content"),
+    "cut bz2": (compressed(bz2.compress, lambda data: data[:-20]), "bad content"),
+    "damaged gzip": (flip(purchase()[2]), "bad content"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARCHIVES)
+def test_bad_archive_with_a_fitting_row_of_the_registry_is_set_aside(raw, register, case):
+    data, message = BAD_ARCHIVES[case]
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    with pytest.raises(
+        ValueError, match=rf"bad content: .*{message}" if message != "bad content" else message
+    ) as caught:
+        datasets.load("purchase-100", "paper")
+    assert "\n" not in str(caught.value) and left(raw) == [PURCHASE + ".bad"]
+
+
+@pytest.mark.filterwarnings("ignore:dataset_purchase has md5")
+@pytest.mark.parametrize("how", [lzma.compress, bz2.compress, bytes])
+def test_whole_archive_of_another_compression_is_read(raw, register, how):
+    data = compressed(how, bytes)
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    np.testing.assert_array_equal(datasets.load("purchase-100", "paper").X, purchase()[0])
+
+
+@pytest.mark.parametrize(("limit", "value"), [("UNPACKED_LIMIT", 20_000), ("MEMBER_LIMIT", 1)])
+def test_archive_beyond_the_declared_limits_is_refused(raw, register, monkeypatch, limit, value):
+    X, y, _ = purchase()
+    data = tgz({"dataset_purchase": text(X[:2], y[:2]), "else": bytes(40_000)})
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 2)
+    monkeypatch.setattr(datasets, limit, value)
+    with pytest.raises(ValueError, match=r"with 'else' the archive is larger than"):
+        datasets.load("purchase-100", "paper")
+
+
+class Endless(io.RawIOBase):
+    """A stream of ones that says how much of it was read, and gives out after 64 MB."""
+
+    length = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        assert self.length < 2**26, "far too much was read"
+        buffer[:] = b"1" * len(buffer)
+        self.length += len(buffer)
+        return len(buffer)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda stream: next(datasets.read_lines(stream)), lambda stream: datasets.read_all(stream, 100)]
+)
+def test_line_or_member_without_an_end_is_not_read_to_it(read):
+    stream = Endless()
+    with pytest.raises(ValueError, match=r"than [\d,]+ bytes"):
+        read(io.BufferedReader(stream))
+    assert stream.length <= 2**22
+
+
+def test_archive_that_unpacks_to_gigabytes_after_its_end_is_refused(raw, register, monkeypatch):
+    monkeypatch.setattr(datasets, "UNPACKED_LIMIT", 2**20)
+    data = gzip.compress(gzip.decompress(purchase()[2]) + bytes(2**23))
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+    with pytest.raises(ValueError, match=r"the archive is larger than 1,048,576 bytes"):
+        datasets.load("purchase-100", "paper")
+
+
+def test_disk_error_does_not_set_the_file_aside(raw, register, monkeypatch):
+    *_, data = purchase()
+    put(raw, PURCHASE, data)
+    register(PURCHASE, data, 120)
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(datasets, "read_archive", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        datasets.load("purchase-100", "paper")
+    assert left(raw) == [PURCHASE]
 
 
 def test_purchase_md5_warns_only_when_it_differs(raw, register, monkeypatch, recwarn):
@@ -399,6 +774,12 @@ def test_adult(raw, register):
     np.testing.assert_array_equal(loaded.X[:, 6:].sum(axis=1), 8)
 
 
+def test_adult_is_read_as_utf8_whatever_the_locale(raw, register, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: path.read_bytes().decode(encoding))
+    put_adult(raw, register, ADULT, ADULT_TEST.replace("Cuba", "Curaçao"))
+    assert len(datasets.load("adult", "laptop").y) == 4
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "message"),
     [
@@ -437,6 +818,15 @@ def test_mnist(raw, register):
         datasets.load("mnist", "paper")
 
 
+def test_mnist_file_that_unpacks_to_more_than_its_rows_is_refused(raw, register):
+    for part in ("train", "t10k"):
+        for kind, data in (("images-idx3", gzip.compress(bytes(10**7))), ("labels-idx1", gzip.compress(bytes(10)))):
+            put(raw, f"mnist/{part}-{kind}-ubyte.gz", data)
+            register(f"mnist/{part}-{kind}-ubyte.gz", data, 10)
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz: bad content: more than 7,856 bytes"):
+        datasets.load("mnist", "paper")
+
+
 def cifar100(raw, register, n: int = 12) -> tuple[dict[str, bytes], np.ndarray]:
     rng = np.random.default_rng(3)
     table = rng.integers(0, 256, (2 * n, 3074), np.uint8)
@@ -471,6 +861,12 @@ def test_cifar_member_is_checked_inside_the_archive(raw, register):
     register("cifar100/cifar-100-binary.tar.gz", archive, 24)
     put(raw, "cifar100/cifar-100-binary.tar.gz", archive)
     with pytest.raises(ValueError, match=r"member cifar-100-binary/test.bin has the wrong digest"):
+        datasets.load("cifar-100", "laptop")
+    members["test.bin"] += bytes(5000)
+    archive = tgz({f"cifar-100-binary/{name}": data for name, data in members.items()})
+    register("cifar100/cifar-100-binary.tar.gz", archive, 24)
+    put(raw, "cifar100/cifar-100-binary.tar.gz", archive)
+    with pytest.raises(ValueError, match=r"bad content: more than 36,888 bytes"):
         datasets.load("cifar-100", "laptop")
 
 

@@ -1,10 +1,11 @@
 """The drill's cheap part, and that it would notice."""
 
 import drill
+import numpy as np
 import pytest
 
 from mialib import __main__ as command_line
-from mialib import runs
+from mialib import datasets, runs
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,32 @@ def careless(path, data):
     handle = drill.os.open(path, drill.os.O_WRONLY | drill.os.O_CREAT | drill.os.O_TRUNC)
     with drill.os.fdopen(handle, "wb") as file:
         file.write(data)
+
+
+def test_intruders_in_the_cache(tmp_path, monkeypatch):
+    drill.Place(tmp_path / "once")
+    drill.intrude()
+    drill.check_intruders(tally := drill.Tally())
+    assert tally.losses == [] and tally.tried == 2 * len(drill.INTRUDERS) + 1
+    drill.Place(tmp_path / "again")
+    drill.intrude()
+    monkeypatch.setattr(runs, "load", lambda key: drill.entry(99))
+    drill.check_intruders(tally := drill.Tally())
+    assert len(tally.losses) == 2 * len(drill.INTRUDERS)
+
+
+def test_bad_archives(tmp_path, monkeypatch):
+    monkeypatch.setattr(drill, "COMPRESSIONS", {"gzip": drill.COMPRESSIONS["gzip"]})
+    tally = drill.archives(tmp_path / "once")
+    assert tally.losses == [] and tally.tried == 1 + 41 + 40 + len(list(drill.bad_archives(b"")))
+    monkeypatch.setattr(datasets, "read_archive", trusting)
+    assert len(drill.archives(tmp_path / "again").losses) == tally.tried - 1
+
+
+def trusting(path, parsers):
+    """A reader that takes anything, and reads something else from each."""
+    X = np.full((100, 600), hash(path.read_bytes()))
+    return {name: (X, np.ones(100, np.int64)) for name in parsers}
 
 
 def test_table_and_exit_code(monkeypatch, capsys):

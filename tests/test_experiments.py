@@ -2,13 +2,16 @@ import dataclasses
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 from planted import dataset
 from sklearn.dummy import DummyClassifier
 
 from mialib import exhibits, experiments, platforms, signals, synthesis
 from mialib.attacks import shadow
 from mialib.config import Row
+from mialib.datasets import Dataset
 
 ROW = Row("location-30", 100, 4, 2, 32, 120, 20)
 
@@ -16,6 +19,24 @@ ROW = Row("location-30", 100, 4, 2, 32, 120, 20)
 def value(attacked, metric, attack="nn"):
     table = exhibits.summary(attacked)
     return table[(table.attack == attack) & (table.metric == metric)].iloc[0]
+
+
+@pytest.mark.parametrize("form", [scipy.sparse.csc_array, pd.DataFrame, np.ndarray.tolist])
+def test_a_data_set_of_ones_own_may_come_in_any_form(form):
+    """A square one: a CSC matrix read as rows would be its transpose."""
+    rng = np.random.default_rng(0)
+    X, y = (rng.random((40, 40)) < 0.4).astype(np.uint8), rng.integers(3, size=40)
+    labels = pd.Series(y.astype(np.uint8), index=rng.permutation(40))
+    row = Row("toy", 10, 2, 1, 8, 3)
+    [one], [other] = (
+        experiments.attack(Dataset("toy", *own, 3, "S", "", "x"), row, 0).answers["nn"]
+        for own in ((X, y), (form(X), labels))
+    )
+    assert np.allclose(one.score, other.score, atol=1e-3)
+    with pytest.raises(ValueError, match="X has nan or infinity in 40 records"):
+        Dataset("toy", X * np.nan, y, 3, "S", "", "x")
+    with pytest.raises(ValueError, match="y: labels run from 0 to 2, the classes from 0 to 1"):
+        Dataset("toy", X, y, 2, "S", "", "x")
 
 
 def test_settling_takes_the_first_shadows_and_ends_in_the_whole_attack():

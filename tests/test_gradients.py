@@ -117,7 +117,8 @@ def test_single_precision_comes_close(name):
 
 def test_other_layers_are_written_out_and_known_ones_are_not(monkeypatch):
     monkeypatch.setattr(gradients, "_whole_sums", None)
-    for name in (*SHAPES, "mlp", "mixed"):
+    hooked = [int(number) for number in torch.__version__.split(".")[:2]] >= [2, 15]  # see `_pass`
+    for name in (*SHAPES, "mlp", *(["mixed"] if hooked else [])):
         gradients.per_record(network(name), *records(name, 1))
     with pytest.raises(TypeError):
         gradients.per_record(network("own"), *records("own", 1))
@@ -182,7 +183,7 @@ def test_sums_of_an_outer_product():
 
 def test_bad_input_says_so():
     net = nn.Sequential(nn.Linear(4, 3))
-    with pytest.raises(ValueError, match="one label a record"):
+    with pytest.raises(ValueError, match="y has 3 values for 2 records"):
         gradients.per_record(net, torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64))
     mixing = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(ValueError, match="running statistics"):

@@ -181,7 +181,7 @@ def test_infinite_features_as_released():
     replaced[0], replaced[1], replaced[2] = 1e5, -1e5, 0
     answers = [known.attack("logistic", each, y, member, WORDS).score for each in (X, replaced)]
     assert np.array_equal(*answers)
-    with pytest.raises(ValueError, match="3 records have features that are not finite"):
+    with pytest.raises(ValueError, match="features has nan or infinity in 3 records"):
         known.attack("nn", X, y, member, WORDS)
 
 
@@ -203,8 +203,8 @@ def test_bad_input_is_named():
     for wrong, match in (
         (("svm", X, y, member), "valid: nn, forest, xgboost, logistic"),
         (("nn", X[:, :, None], y, member), "flatten"),
-        (("nn", X[1:], y, member), "449 records, y has 450"),
-        (("nn", X, y, member.astype(int)), "bool"),
+        (("nn", X[1:], y, member), "y has 450 values for 449 records"),
+        (("nn", X, y, member + 1), "member must hold True and False, or 1 and 0"),
     ):
         with pytest.raises(ValueError, match=match):
             known.attack(*wrong, WORDS)

@@ -2,7 +2,9 @@ import subprocess
 import sys
 import time
 
-from mialib import locks
+import pytest
+
+from mialib import locks, runs
 
 HOLD = "import time; from mialib import locks\nwith locks.held('model', 1): print('held', flush=True); time.sleep(600)"
 WAIT = "from mialib import locks\nwith locks.held('model', 1): print('got it')"
@@ -31,3 +33,31 @@ def test_freed_when_the_work_fails():
                 raise RuntimeError
         except RuntimeError:
             pass
+
+
+def no_folder(cache):
+    cache.write_text("a file where the cache should be", encoding="utf-8")
+
+
+def no_locks_folder(cache):
+    cache.mkdir()
+    (cache / "locks").write_text("a file where the folder should be", encoding="utf-8")
+
+
+def folder_for_a_lock(cache):
+    (cache / "locks" / f"{runs.digest('model')[:16]}.lock").mkdir(parents=True)
+
+
+def link_to_itself(cache):
+    (cache / "locks").mkdir(parents=True)
+    lock = cache / "locks" / f"{runs.digest('model')[:16]}.lock"
+    lock.symlink_to(lock)
+
+
+@pytest.mark.parametrize("spoil", [no_folder, no_locks_folder, folder_for_a_lock, link_to_itself])
+def test_where_no_lock_can_be_the_work_is_done_without(spoil, own_cache):
+    spoil(own_cache)
+    for _ in range(2):
+        with locks.held("model"):
+            done = True
+    assert done

@@ -208,6 +208,27 @@ def test_over_seeds_is_the_student_t_interval():
         metrics.over_seeds([{"auc": 0.6}, {"f1": 0.6}])
 
 
+def test_no_interval_of_a_rate_leaves_its_range():
+    """The first scorecard that a newcomer saw had "0.453 to 1.159"."""
+    half = 4.302653 * np.std([0.6, 0.9, 1.0], ddof=1) / np.sqrt(3)
+    mean, low, high = metrics.over_seeds([{"recall": rate} for rate in (0.6, 0.9, 1.0)])["recall"]
+    assert (mean, low, high) == pytest.approx((2.5 / 3, 2.5 / 3 - half, 1.0), abs=1e-6)
+    assert metrics.over_seeds([{"fpr": 0.0}, {"fpr": 0.1}])["fpr"][1] == 0.0
+    assert metrics.over_seeds([{"gap": -0.9}, {"gap": 0.1}])["gap"][1] == -1.0
+    assert metrics.over_seeds([{"synthesis_queries": 3}, {"synthesis_queries": 90}])["synthesis_queries"][1] == 0.0
+    assert metrics.over_seeds([{"noisy 10%": -0.4}, {"noisy 10%": 0.4}])["noisy 10%"][1] < -1
+    for name in metrics.METRICS:
+        assert metrics.limits(name) == (0, 1)
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_mean_interval_holds_its_mean(values):
+    mean, low, high = metrics.mean_interval(values, 0, 1)
+    assert np.isnan(mean) == (not values) and np.isnan(low) == np.isnan(high) == (len(values) < 2)
+    if len(values) > 1:
+        assert 0 <= low <= mean + 1e-12 and mean - 1e-12 <= high <= 1
+
+
 @given(attacks())
 @settings(deadline=None)
 def test_precision_at_the_sample_base_rate_is_the_sample_precision(attack):

@@ -3,6 +3,9 @@
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +16,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 import mialib
-from mialib import published, report, runs
+from mialib import config, published, report, runs
 
 RUN = runs.Run("01_table2", "demo", 0, 0.0, "unknown")
 SUFFIXES = ("pdf", "png", "svg", "csv", "tex")
@@ -139,6 +142,73 @@ def test_saving_a_figure_twice_gives_the_same_bytes(tmp_path, monkeypatch):
         paths = report.save(RUN, "Table II", {"Adult": "M"}, [], {"": figure}, {}, {})
         contents.append([paths[f"01_table2.{kind}"].read_bytes() for kind in ("pdf", "png", "svg")])
     assert contents[0] == contents[1]
+
+
+# What a user may have set for other work; with text.usetex nothing can be drawn where there is no LaTeX.
+MATPLOTLIBRC = """figure.dpi: 300
+savefig.bbox: tight
+savefig.transparent: True
+font.family: serif
+text.usetex: True
+axes.grid: True
+lines.linewidth: 5
+svg.fonttype: none
+pdf.compression: 0
+path.simplify: False
+"""
+DRAWING = """
+import matplotlib.pyplot as plt, pandas as pd
+from mialib import plots, report, runs
+
+report.style()
+points = {"panel": "Adult", "label": "ours", "tier": "M", "x": [0.4, 0.5, 0.7]}
+own, ax = plt.subplots()
+ax.plot([0, 1], [0, 1], label="own axes")
+ax.legend()
+plt.rcParams["savefig.bbox"] = "tight"  # as Jupyter may, after `style`
+figures = {"": report.pipeline(), "cdf": plots.cdf(pd.DataFrame(points), "precision"), "own": own}
+report.save(runs.Run("01_toy", "demo", 0, 0.0, "unknown"), "Toy", {"Adult": "M"}, [], figures, {}, {})
+"""
+
+
+def test_figures_are_the_same_whatever_the_user_has_set(tmp_path, monkeypatch):
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
+    places = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "MIALIB_FIGURES": str(tmp_path / "theirs")}
+    environment = os.environ | places | {"PYTHONPATH": str(config.ROOT), "MPLBACKEND": "agg"}
+    subprocess.run([sys.executable, "-c", DRAWING], env=environment, check=True, cwd=tmp_path)
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path / "clean"))
+    with plt.rc_context(), pd.option_context("display.precision", 6):
+        exec(DRAWING, {})
+    names = sorted(path.name for path in (tmp_path / "clean").iterdir() if path.suffix != ".json")
+    assert len(names) == 9
+    clean, theirs = ([(tmp_path / side / name).read_bytes() for name in names] for side in ("clean", "theirs"))
+    assert [name for name, a, b in zip(names, clean, theirs, strict=True) if a != b] == []
+    assert imread(tmp_path / "clean" / "01_toy_own.png").shape[:2] == (720, 960)  # 6.4 by 4.8 inches, 150 dpi
+
+
+def test_spreadsheets_run_no_cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
+    words = ["=1+1", "+cmd", "-2+3", '@SUM(A1),"x"', "\t=1", "\r=1", "-1.5", "-", "a=b"]
+    index = pd.MultiIndex.from_product([["=row"], range(9)], names=["=index", "n"])
+    table = pd.DataFrame({"=head": words, "number": [-1.5, 1e-9, math.nan, 2, 3, 4, -math.inf, 7, 8]}, index=index)
+    (path,) = [p for p in report.save(RUN, "x", {}, [], {}, {"": table}, {}).values() if p.suffix == ".csv"]
+    back = pd.read_csv(path, keep_default_na=False)
+    assert [*back] == ["'=index", "n", "'=head", "number"]
+    assert set(back["'=index"]) == {"'=row"}
+    assert [*back["'=head"]] == [*(f"'{word}" for word in words[:5]), "'\n=1", "-1.5", "'-", "a=b"]
+    assert [*back["number"]] == ["-1.5", "1e-09", "", "2", "3", "4", "-inf", "7", "8"]
+
+
+def test_tables_without_such_text_are_as_pandas_writes_them():
+    table = pd.DataFrame({"text": ['a "b", c', "", None, "é\nx", " =1"], "x": [-0.1, math.nan, 1 / 3, 2, 3]})
+    for index in (True, False):
+        plain = table.to_csv(index=index, float_format="%.6g", lineterminator="\n")
+        assert report.csv_bytes(table, index) == plain.encode()
+
+
+def test_a_long_text_passes_into_a_csv_file():
+    table = pd.DataFrame({"text": ["=" + "a" * 200_000]})
+    assert report.csv_bytes(table, False) == ("text\n'=" + "a" * 200_000 + "\n").encode()
 
 
 def test_record_is_strict_json_with_the_schema(tmp_path, monkeypatch):

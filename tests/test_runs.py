@@ -1,11 +1,15 @@
 import dataclasses
+import errno
 import json
+import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from mialib import config, runs
+from mialib import config, machine, runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,15 @@ def test_digest_tells_everything_apart_and_repeats():
         runs.digest({1})
 
 
+def test_object_arrays_are_digested_by_their_values():
+    """Never by the addresses of what they hold, which would give every run another key, or another's."""
+    names = ["Ada", "Grace", None]
+    assert runs.digest(np.array(names, object)) == runs.digest(np.array([str(n) if n else n for n in names], object))
+    assert runs.digest(np.array(names, object)) != runs.digest(np.array(["Ada", "Ada", None], object))
+    with pytest.raises(TypeError, match="cannot digest a object"):
+        runs.digest(np.array([object()]))
+
+
 def test_streams_are_per_role():
     assert runs.stream(0, "a", 1).random() == runs.stream(0, "a", 1).random()
     draws = {runs.stream(*words).random() for words in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a"))}
@@ -43,6 +56,91 @@ def test_cache_gives_back_what_was_stored(own_cache):
     assert back.keys() == arrays.keys() and all((back[k] == arrays[k]).all() for k in arrays)
     assert runs.load("cd" * 32) is None
     assert not list(own_cache.rglob("*.part"))
+
+
+KEY, OTHER = "ab" * 32, "cd" * 32
+
+
+def entry(key=KEY):
+    runs.store(key, {"x": np.arange(3)})
+    return runs._path(key)
+
+
+def hashed(path, payload, key=KEY):
+    path.write_bytes(payload + runs._check(key, payload))
+
+
+def compressed(path):
+    np.savez_compressed(path.with_suffix(".tmp.npz"), x=np.zeros(1000))
+    hashed(path, path.with_suffix(".tmp.npz").read_bytes())
+
+
+def too_large(path):
+    """A header that claims more than any memory holds."""
+    payload = path.read_bytes()[:-32]
+    assert payload.count(b"'shape': (3,), }           ") == 1
+    hashed(path, payload.replace(b"'shape': (3,), }           ", b"'shape': (3000000000000,), }"[:27]))
+
+
+def replaced(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+DAMAGE = {
+    "a flipped byte": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+    "nothing in it": lambda path: path.write_bytes(b""),
+    "an empty payload": lambda path: hashed(path, b""),
+    "a payload that is no archive": lambda path: hashed(path, b"text"),
+    "an archive that could grow": compressed,
+    "a header too large": too_large,
+    "an archive without arrays": lambda path: hashed(path, b"PK\5\6" + bytes(18)),
+    "the entry of another key": lambda path: shutil.copy(entry(OTHER), path),
+    "a link to another's entry": replaced(lambda path: path.symlink_to(entry(OTHER))),
+    "a link to itself": replaced(lambda path: path.symlink_to(path)),
+    "a link to nothing": replaced(lambda path: path.symlink_to(path.with_name("gone"))),
+    "a folder": replaced(lambda path: path.mkdir()),
+    "a pipe": replaced(os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_whatever_is_no_entry_is_computed_again(name, own_cache):
+    path = entry()
+    DAMAGE[name](path)
+    with pytest.warns(UserWarning, match="cache entry abababababab is damaged"):
+        assert runs.load(KEY) is None
+    entry()
+    assert runs.load(KEY)["x"].tolist() == [0, 1, 2]
+
+
+def test_what_is_not_finite_is_not_kept(own_cache):
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="theta: not all finite"):
+            runs.store(KEY, {"theta": np.array([1.0, value])})
+    assert not list(own_cache.rglob("*.npz"))
+    runs.store(KEY, {"skew": np.array([1.0, np.nan])}, undefined=True)
+    assert np.isnan(runs.load(KEY)["skew"][1])
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="the cache cannot be written"):
+        runs.store(KEY, {"x": np.zeros(1)})
+    assert runs.load(KEY) is None
+
+
+def test_a_full_disk_is_an_error(monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.store(KEY, {"x": np.zeros(1)})
 
 
 def test_no_pickle_enters_the_cache():
@@ -60,7 +158,8 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path):
 
 def test_start_refuses_what_it_does_not_know(capsys):
     assert runs.start("01_x", "demo", 3).seed == 3
-    assert "profile demo · seed 3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "profile demo · seed 3" in printed and printed.endswith(f"{machine.device()}\n")
     with pytest.raises(ValueError, match="unknown profile 'big'; valid profiles: demo, laptop, paper"):
         runs.start("01_x", "big", 0)
     for seed in (-1, 1.5, "1", True):
@@ -72,6 +171,94 @@ def test_provenance_is_json_and_complete():
     record = runs.provenance(runs.start("01_x", "demo", 0), {"adult": "ab"})
     assert json.loads(json.dumps(record)) == record
     assert set(record) == {"commit", "versions", "device", "threads", "seconds", "data", "date"}
+
+
+def git(folder, *arguments):
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository that stands for this project."""
+    root = tmp_path / "project"
+    (root / "mialib").mkdir(parents=True)
+    (root / "mialib" / "runs.py").write_text("N = 1\n")
+    (root / ".gitignore").write_text("build/\n")
+    git(tmp_path, "init", "--quiet", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "First")
+    monkeypatch.setattr(config, "ROOT", root)
+    return root
+
+
+def test_commit_says_whether_the_code_is_quite_that(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
+    (checkout / "build").mkdir()
+    for name in ("build/figure.png", "notes.txt"):  # no part of the code
+        (checkout / name).touch()
+    assert runs._commit() == head
+    (checkout / "mialib" / "new.py").touch()
+    assert runs._commit() == f"{head}+changes"
+    (checkout / "mialib" / "new.py").unlink()
+    (checkout / "mialib" / "runs.py").write_text("N = 2\n")
+    assert runs._commit() == f"{head}+changes"
+
+
+def test_commit_is_no_other_repositorys(checkout, tmp_path, monkeypatch):
+    head = git(checkout, "rev-parse", "HEAD")
+    git(tmp_path, "init", "--quiet", str(tmp_path / "other"))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert runs._commit() == head
+    monkeypatch.delenv("GIT_DIR")
+    unpacked = checkout / "downloads" / "mialib-0.1"
+    unpacked.mkdir(parents=True)
+    monkeypatch.setattr(config, "ROOT", unpacked)
+    assert runs._commit() == "unknown"
+
+
+def test_commit_without_git(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", str(checkout))
+    assert runs._commit() == "unknown"
+
+
+def test_files_of_notebooks_whose_names_begin_alike(tmp_path):
+    names = ["01_a.json", "01_a.png", "01_a_x.csv", "01_a_b.json", "01_a_b.png", "01_a_b_x.csv", "01_a-Copy1.json",
+             "01_[a].json", "01_[a].png", "01_a_c.png", "01_ab.png"]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+
+    def found(stem):
+        return [path.name for path in runs.files_of(stem, tmp_path)]
+
+    assert found("01_a") == ["01_a.json", "01_a.png", "01_a_c.png", "01_a_x.csv"]
+    assert found("01_a_b") == ["01_a_b.json", "01_a_b.png", "01_a_b_x.csv"]
+    assert found("01_[a]") == ["01_[a].json", "01_[a].png"]
+    assert found("01_a-Copy1") == ["01_a-Copy1.json"]
+    assert found("01_a_c") == ["01_a_c.png"]
+    assert found("01_*") == []
+    assert runs.files_of("01_a", tmp_path / "gone") == []
+
+
+@pytest.mark.parametrize("name", ["DATA", "CACHE", "FIGURES"])
+def test_folders_are_the_same_from_everywhere(name, monkeypatch, tmp_path):
+    """A relative one once meant another folder inside each notebook, and "~" a folder of that name."""
+    asked = {"DATA": config.raw_dir, "CACHE": config.cache_dir, "FIGURES": lambda: config.figures_dir("demo")}[name]
+    monkeypatch.delenv(f"MIALIB_{name}", raising=False)
+    usual = asked()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text, meant in (
+        ("", usual),
+        ("some/where", config.ROOT / "some" / "where"),
+        ("~/data", tmp_path / "data"),
+        (str(tmp_path), tmp_path),
+    ):
+        monkeypatch.setenv(f"MIALIB_{name}", text)
+        assert asked() == meant
+    monkeypatch.setenv(f"MIALIB_{name}", "~nobody-of-this-name/data")
+    with pytest.raises(ValueError, match=f"MIALIB_{name}=~nobody"):
+        asked()
 
 
 def test_settings_and_workers(monkeypatch):

@@ -18,6 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import Error, sync_playwright
+from test_pages import RUNS, dangers, hostile
 
 from mialib import __main__ as command_line
 from mialib import __version__, config, published, site
@@ -194,6 +195,98 @@ def test_bad_input_is_named(toys, tmp_path):
     with pytest.raises(ValueError, match=r"01_ran\.json is no JSON .* restore it"):
         site.build(tmp_path / "out", toys[0], tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+OWN = {'<script defer="" src="site.js"></script>'}
+ODD = '01_<img src=x onerror="window.ran=1">_&[a]*_#1'
+
+
+@pytest.fixture(scope="module")
+def hostile_site(tmp_path_factory):
+    """The site of a branch on which every name, title, text, output and record would run something."""
+    root, out = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("hostile")
+    shutil.copytree(config.ROOT / "data" / "published", root / "data" / "published")
+    for name in ("CITATION.cff", "data/registry.csv"):
+        shutil.copy(config.ROOT / name, root / name)
+    bad = hostile()
+    for path in (root / "data" / "README.md", root / "data" / "published" / "README.md"):
+        path.write_text(f"# Data {bad.cells[1].source}", encoding="utf-8")
+    for folder in ("notebooks", "figures"):
+        (root / folder).mkdir()
+    for stem in (ODD, "02_other", "18_rezaei"):
+        nbformat.write(bad, root / "notebooks" / f"{stem}.ipynb")
+        (root / "figures" / f"{stem}.png").write_bytes(base64.b64decode(DOT))
+        evil = f'"><script>{RUNS}</script>\n\n[x](javascript:{RUNS})'
+        cell = CELL | dict.fromkeys(("dataset", "model", "setting", "metric", "verdict", "note", "tier"), evil)
+        run = {"date": evil, "commit": evil, "versions": {"mialib": evil}}
+        record = {"notebook": stem, "exhibit": evil, "cells": [cell, CELL | {"note": evil}], "run": run}
+        (root / "figures" / f"{stem}.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ROOT", root)
+        site.build(out, root / "notebooks", root / "figures")
+    return out
+
+
+def test_nothing_hostile_is_left_in_the_site(hostile_site):
+    paths = sorted(hostile_site.glob("*.html"))
+    assert len(paths) == 9
+    for path in paths:
+        html = path.read_text(encoding="utf-8")
+        page = parsed(html)
+        assert dangers(html, OWN) == [], path.name
+        assert [str(script) for script in page.select("script")] == [*OWN]
+        assert [len(page.select(what)) for what in ("main", "header", "footer", "head > title")] == [1] * 4, path.name
+        for link in page.select("nav a[href], footer a[href], a[href^=downloads], td a[href], h3 a[href]"):
+            assert (hostile_site / unquote(urldefrag(link["href"])[0] or path.name)).is_file(), link
+    title = hostile().cells[0].source.split("\n")[0].lstrip("# ")
+    assert parsed((hostile_site / f"{ODD}.html").read_text(encoding="utf-8")).title.text == title
+    rows = soup(hostile_site / "scorecard.html").select("#scorecard tbody tr")
+    assert len(rows) == 6 and rows[0].select("td")[2].text == f'"><script>{RUNS}</script> [x](javascript:{RUNS})'
+
+
+def test_nothing_hostile_runs(browser, hostile_site):
+    tab = browser.new_page()
+    for path in sorted(hostile_site.glob("*.html")):
+        tab.goto(path.as_uri())
+        assert tab.evaluate("window.ran") is None, path.name
+    tab.close()
+
+
+def test_hostile_files_are_named(toys, tmp_path):
+    figures = shutil.copytree(toys[1], tmp_path / "figures")
+    (figures / "01_ran.html").write_text("<script>1</script>")
+    site.build(tmp_path / "out", toys[0], figures)
+    assert not [*tmp_path.glob("out/downloads/*.html")]
+    (figures / "01_ran.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" onload="1"/>')
+    with pytest.raises(ValueError, match=r"01_ran\.svg holds more than a drawing"):
+        site.build(tmp_path / "out", toys[0], figures)
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    write(notebooks / "Index.ipynb", "# Mine")
+    with pytest.raises(ValueError, match=r"page index\.html of its own"):
+        site.build(tmp_path / "out", notebooks, toys[1])
+    text = (toys[0] / "01_ran.ipynb").read_text(encoding="utf-8")
+    (notebooks / "Index.ipynb").unlink()
+    (notebooks / "01_ran.ipynb").write_text(text.replace('"outputs": [', '"outputs": ["<script>",'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^01_ran\.ipynb is no valid notebook .*Jupyter and save it$"):
+        site.build(tmp_path / "out", notebooks, toys[1])
+
+
+def test_files_of_a_notebook_are_its_own(toys, tmp_path):
+    """Names may begin alike, and hold what a pattern of file names would take for more."""
+    notebooks, figures = tmp_path / "notebooks", tmp_path / "figures"
+    notebooks.mkdir()
+    figures.mkdir()
+    for stem in ("40_x", "40_x-Copy1", "40_x_y", "41_[a]*"):
+        write(notebooks / f"{stem}.ipynb", "# Somebody et al. 2017, Fig 2: so")
+        for name in (f"{stem}.json", f"{stem}_part.csv"):
+            (figures / name).write_text('{"cells": [], "run": {"date": "2031-02-03"}, "notebook": "40_x"}')
+    site.build(tmp_path / "out", notebooks, figures)
+    for stem in ("40_x", "40_x-Copy1", "40_x_y", "41_[a]*"):
+        links = soup(tmp_path / "out" / f"{stem}.html").select("main li a")
+        assert [unquote(link["href"]) for link in links] == [
+            f"downloads/{name}" for name in (f"{stem}.ipynb", f"{stem}.json", f"{stem}_part.csv")
+        ]
 
 
 def test_command_line(monkeypatch, tmp_path, capsys):

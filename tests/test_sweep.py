@@ -48,7 +48,7 @@ def left(out, seed, *cells):
     done = job(out, seed)
     (done.out / "figures").mkdir(parents=True)
     record = {"exhibit": "Toy table", "cells": [dict.fromkeys(CELL) | cell for cell in cells]}
-    (done.out / "figures" / "01_toy.json").write_text(json.dumps(record))
+    (done.out / "figures" / "01_toy.json").write_text(json.dumps(record), encoding="utf-8")
     return done
 
 
@@ -63,15 +63,17 @@ def test_sweep_from_the_command_line(notebooks, tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == [*(f"seed-{i}" for i in range(4)), "table.csv"]
     values = [0.2, 0.3, 0.6]
     half = T_TWO * statistics.stdev(values) / 3**0.5
+    assert half > statistics.mean(values)
     cells = pd.read_csv(folder / "table.csv").set_index("metric")
     assert list(cells.loc["accuracy", ["published", "seeds"]]) == [0.5, 3]
     found = list(cells.loc["accuracy", ["mean", "low", "high"]].astype(float))
     assert found == pytest.approx(
-        [statistics.mean(values), statistics.mean(values) - half, sum(values) / 3 + half], 1e-5
+        [statistics.mean(values), 0, sum(values) / 3 + half],
+        1e-5,  # an accuracy is not below 0
     )
     assert cells.loc["missing", "seeds"] == 0 and cells.loc["missing", ["mean", "low", "high"]].isna().all()
     [line] = [line for line in printed.splitlines() if " accuracy " in line]
-    assert line.split()[-5:] == ["0.500", "0.367", "-0.150", "0.884", "3"] and "missing" not in printed
+    assert line.split()[-5:] == ["0.500", "0.367", "0.000", "0.884", "3"] and "missing" not in printed
 
 
 def test_table_over_seeds(tmp_path):
@@ -87,6 +89,13 @@ def test_table_over_seeds(tmp_path):
     path = sweep.write(jobs, tmp_path)
     assert sweep.shown(path).splitlines()[2].split() == ["01", "toy", "S", "y", "auc", "0.900", "0.700", "1"]
     assert sweep.shown(sweep.write([], tmp_path)) == "no run left a record with numbers"
+
+
+def test_a_spreadsheet_runs_no_cell_of_the_table(tmp_path):
+    cells = [{"dataset": "=1+1", "setting": "@x", "metric": "auc", "tier": "R", "value": -0.5}]
+    written = sweep.write([left(tmp_path, 0, *cells)], tmp_path).read_text(encoding="utf-8")
+    row = written.splitlines()[1].split(",")
+    assert "'=1+1" in row and "'@x" in row and "-0.5" in row
 
 
 def test_a_folder_each(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mialib import config, datasets, nets, runs, targets
+from mialib import config, datasets, machine, nets, runs, targets
 from mialib.config import Target
 
 TINY = Target("mnist", "lenet", 3, 64, 1e-3, decay=0.0, augment=False, scale="mnist", observe=2)
@@ -141,6 +141,40 @@ def test_interrupted_training_ends_in_the_same_weights(demo, monkeypatch, tmp_pa
     assert len(calls) == 3
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_products_are_in_the_precision_of_the_machine(precision, demo, monkeypatch):
+    """Both paths on every machine; where a processor only emulates bfloat16, it must not be asked to."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "flags", lambda: machine.BFLOAT16 if precision == "bfloat16" else frozenset())
+    for name in machine.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    seen = set()
+    convolved = torch.nn.functional.conv2d
+
+    def conv2d(*args, **named):
+        out = convolved(*args, **named)
+        seen.add((torch.is_grad_enabled(), out.dtype))
+        return out
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", lambda self, x, weight, bias: conv2d(x, weight, bias))
+    trained = targets.load("mnist-lenet", "demo")
+    # Asked, a network always answers in float32.
+    assert seen == {(True, getattr(torch, precision)), (False, torch.float32)}
+    assert trained.about["device"] == f"CPU, {precision}"
+    assert (targets.confidences(trained).argmax(1) == trained.data.y).mean() > 0.5
+
+
+def test_weights_of_one_precision_are_not_taken_for_the_others(demo, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in machine.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    paths = set()
+    for flags in (machine.BFLOAT16, set()):
+        monkeypatch.setattr(machine, "flags", lambda flags=flags: frozenset(flags))
+        paths.add(targets._made("mnist-lenet", TINY, targets.images(TINY, "demo")))
+    assert len(paths) == 2
 
 
 def test_damaged_weights_are_set_aside_and_made_again(demo):

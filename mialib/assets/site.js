@@ -1,7 +1,7 @@
 // The scorecard is a plain table; with this script its columns sort and its rows filter.
 "use strict";
 
-const table = document.getElementById("scorecard");
+const table = document.querySelector(".scorecard-page #scorecard");
 if (table) {
   const body = table.tBodies[0];
   const rows = [...body.rows];

@@ -4,14 +4,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mialib import arrays
+
 
 @dataclass(frozen=True)
 class Observations:
-    """Outputs of one model, or of several pooled, on records whose membership is known."""
+    """Outputs of one model, or of several pooled, on records whose membership is known.
+
+    Anything that `arrays` takes is taken; ValueError for lengths that differ, a class without a column, and what is
+    not finite.
+    """
 
     vectors: np.ndarray  # (n, classes): what the model gives out, prediction vectors unless said otherwise
-    y: np.ndarray  # (n,) true classes
+    y: np.ndarray  # (n,) true classes, as numbers of the columns
     member: np.ndarray  # (n,) bool: was the record in that model's training set
+
+    def __post_init__(self) -> None:
+        vectors = arrays.records(self.vectors, "vectors")
+        if vectors.ndim != 2 or not isinstance(vectors, np.ndarray):
+            raise ValueError(f"vectors must be a dense array (records, classes), not {vectors.shape}")
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "y", arrays.labels(self.y, *vectors.shape))
+        object.__setattr__(self, "member", arrays.flags(self.member, len(vectors)))
 
 
 @dataclass(frozen=True)

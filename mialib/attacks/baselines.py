@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mialib import signals
+from mialib import arrays, signals
 from mialib.attacks import Observations, Result
 
 
@@ -39,6 +39,7 @@ def confidence_threshold(shadow: Observations, target: Observations) -> Result:
 
 def best_threshold(score: np.ndarray, member: np.ndarray) -> float:
     """The value t for which "score >= t" has the best balanced accuracy; the largest such value among equals."""
+    member = arrays.flags(member, len(score))
     order = np.argsort(-score, kind="stable")
     ranked, hits = score[order], member[order]
     last = np.append(ranked[1:] != ranked[:-1], True)  # a threshold takes all records of one value

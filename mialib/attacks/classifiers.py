@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
-from mialib import config, models, runs, training
+from mialib import config, machine, models, runs, training
 from mialib.attacks import Observations, Result
 
 KINDS = ("nn", "logistic", "forest", "xgboost")
@@ -79,8 +79,7 @@ def _sklearn(kind: str, shadow: Observations, rows: list, asked: list, words: tu
             joblib.delayed(_fit_one)(kind, shadow.vectors[row], shadow.member[row], ask, seed)
             for row, ask, seed in zip(rows, asked, seeds, strict=True)
         )
-        with joblib.parallel_config(backend="loky", n_jobs=config.workers(), inner_max_num_threads=1):
-            answers = joblib.Parallel()(jobs)
+        answers = machine.parallel(jobs, config.workers())
         entry = {f"{i}-{j}": value for i, answer in enumerate(answers) for j, value in enumerate(answer)}
         runs.store(key, entry)
     return [[entry[f"{i}-{j}"] for j in range(len(ask))] for i, ask in enumerate(asked)]

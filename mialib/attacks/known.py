@@ -14,14 +14,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import scipy.special
-from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RandomizedSearchCV, RepeatedStratifiedKFold
 from xgboost import XGBClassifier
 
-from mialib import config, models, runs, training
+from mialib import arrays, config, machine, metrics, models, runs, training
 
 KINDS = ("nn", "forest", "xgboost", "logistic")
 SAMPLINGS = ("none", "under", "over")
@@ -85,7 +84,7 @@ def split(y: np.ndarray, member: np.ndarray, share: float = 0.8) -> tuple[np.nda
 
     y (n,) labels, member bool (n,). ValueError unless 0 < share < 1.
     """
-    _check(y, member)
+    y, member = arrays.labels(y), arrays.flags(member, len(y))
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1: got {share}")
     known = np.zeros(len(y), bool)
@@ -104,6 +103,7 @@ def sample(rows: np.ndarray, member: np.ndarray, sampling: str) -> np.ndarray:
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"unknown sampling {sampling!r}; valid: {', '.join(SAMPLINGS)}")
+    member = arrays.flags(member)
     small, large = sorted((rows[member[rows]], rows[~member[rows]]), key=len)
     if sampling == "none":
         return rows
@@ -131,10 +131,9 @@ def attack(
     kind or sampling, arrays that do not fit, least < 3, or features that are not finite (but for "logistic", which
     gets +-1e5 for infinity and 0 for nan, as released).
     """
-    features = _features(kind, features)
+    features, y = _features(kind, features), arrays.labels(y, len(features))
+    member = arrays.flags(member, len(y))
     known, asked = split(y, member, share)
-    if len(features) != len(y):
-        raise ValueError(f"features has {len(features)} records, y has {len(y)} labels")
     if least < 3:
         raise ValueError(f"least must be at least 3, so that each side can be split: got {least}")
     sides = [(int(k), int((member & (y == k)).sum()), int((~member & (y == k)).sum())) for k in np.unique(y)]
@@ -157,24 +156,19 @@ def attack(
     return Scored(entry["rows"], entry["score"], skipped)
 
 
-def _check(y: np.ndarray, member: np.ndarray) -> None:
-    if y.ndim != 1 or y.shape != member.shape or member.dtype != bool:
-        raise ValueError(
-            f"y and member (bool) must be flat and of one length: got {y.shape}, {member.dtype} {member.shape}"
-        )
-
-
 def _features(kind: str, features: np.ndarray) -> np.ndarray:
     """float32 (n, d), finite; float64 for "logistic", whose features may span many orders of magnitude."""
     if kind not in KINDS:
         raise ValueError(f"unknown attack model {kind!r}; valid: {', '.join(KINDS)}")
-    if features.ndim != 2:
-        raise ValueError(f"features must be (records, features): got {features.shape}; flatten them first")
     if kind == "logistic":
-        return np.nan_to_num(features.astype(np.float64), posinf=EXTREME, neginf=-EXTREME)
-    if not np.isfinite(features).all():
-        raise ValueError(f"{(~np.isfinite(features)).any(1).sum()} records have features that are not finite")
-    return features.astype(np.float32)
+        features = np.nan_to_num(np.asarray(features, np.float64), posinf=EXTREME, neginf=-EXTREME)
+    features = arrays.records(features, "features")
+    if features.ndim != 2 or not isinstance(features, np.ndarray):
+        raise ValueError(f"features must be dense (records, features): got {features.shape}; flatten them first")
+    if kind == "logistic":
+        return features.astype(np.float64)
+    with np.errstate(over="ignore"):  # what float32 does not hold is infinite from here on, and refused
+        return arrays.records(features.astype(np.float32), "features")
 
 
 def _networks(
@@ -194,9 +188,7 @@ def _searched(
         joblib.delayed(_fit_one)(fit, X[rows], member[rows], X[asked], search, int(runs.stream(*name).integers(2**31)))
         for rows, asked, name in zip(train, ask, names, strict=True)
     )
-    n_jobs = min(len(names), config.workers())
-    with joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1):
-        return joblib.Parallel()(jobs)
+    return list(machine.parallel(jobs, min(len(names), config.workers())))
 
 
 def _fit_one(
@@ -235,6 +227,8 @@ def per_class(scored: Scored, y: np.ndarray, member: np.ndarray, subset: np.ndar
     y (n,), member bool (n,) of all records; `subset` bool (n,) keeps those records only (the correctly classified).
     `fpr` is the papers' FAR, `fnr` = 1 - recall. Undefined values are nan, as in `metrics.evaluate`.
     """
+    y = arrays.labels(y)
+    member, subset = arrays.flags(member, len(y)), None if subset is None else arrays.flags(subset, len(y), "subset")
     labels = np.unique(y[scored.rows])
     kept = np.ones(len(scored.rows), bool) if subset is None else subset[scored.rows]
     place = np.searchsorted(labels, y[scored.rows][kept])
@@ -278,8 +272,6 @@ def over_classes(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for metric in RATES:
         values = table[metric].dropna().to_numpy(float)
-        n = len(values)
-        mean, sd = (values.mean(), values.std()) if n else (np.nan, np.nan)
-        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else np.nan
-        rows.append((metric, mean, sd, *np.clip((mean - half, mean + half), 0, 1), n))
+        mean, low, high = metrics.mean_interval(values, 0, 1)
+        rows.append((metric, mean, values.std() if len(values) else np.nan, low, high, len(values)))
     return pd.DataFrame(rows, columns=["metric", "value", "sd", "low", "high", "classes"])
