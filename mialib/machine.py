@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 from threadpoolctl import threadpool_limits
 
-# Flags of processors that multiply bfloat16 numbers in one instruction. All others emulate it: 3 to 50 times slower
+# Flags of processors that multiply bfloat16 numbers in one instruction. All others emulate it: 2 to 50 times slower
 # than float32. ARM's "bf16" is left out, as it was not tried.
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 TOLD = ("sse4_2", "avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")  # in benchmarks
