@@ -317,8 +317,8 @@ def loss_gradient(model: MLP, weights: list, gradients: list, x: tuple, y: torch
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """out = a @ b. By NumPy's OpenBLAS, the faster one on AMD processors; PyTorch's MKL would train up to a fifth faster
-    on Intel's (`python -m benchmarks choices`).
+    """out = a @ b. By NumPy's OpenBLAS, the faster one on AMD processors; on Intel's, PyTorch's MKL would train up to a
+    fifth faster (`python -m benchmarks choices`).
     """
     if a.device.type == "cpu" and a.dim() == 2:
         np.matmul(a.numpy(), b.numpy(), out=out.numpy())
