@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+LINGER = 10  # seconds that a process may take to end, once it has closed what it holds
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -27,6 +28,7 @@ class Running:
     receiver: Connection
     begun: float  # time.monotonic()
     peak: int = 0  # bytes: the most seen so far, see `memory`
+    closed: float | None = None  # time.monotonic() when it was seen to have closed its end without a word
 
     @property
     def seconds(self) -> float:
@@ -57,15 +59,18 @@ def look(running: list[Running], seconds: float = 1.0) -> list[tuple[Running, An
 
     None: it sent nothing before it ended or was ended; `Running.process.exitcode` tells how.
     """
-    ready, ended = wait([each.receiver for each in running], seconds), []
+    ready = wait([each.process.sentinel if each.closed else each.receiver for each in running], seconds)
+    ended = []
     for each in running:
         each.peak = max(each.peak, memory(each.process.pid))
+        sent = None
         if each.receiver in ready:
             try:
                 sent = each.receiver.recv()
-            except EOFError:
-                sent = None
-                each.process.join(10)  # it ends: to be stopped now would change its exit code
+            except EOFError:  # it ends: to be stopped now would change its exit code, and the others are watched on
+                each.closed = time.monotonic()
+        over = each.closed and (not each.process.is_alive() or time.monotonic() > each.closed + LINGER)
+        if over or (each.receiver in ready and not each.closed):
             stop(each)
             ended.append((each, sent))
     return ended

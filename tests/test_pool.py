@@ -41,6 +41,11 @@ def close_and_die(code, sender):
     os._exit(code)
 
 
+def close_and_hang(seconds, sender):
+    sender.close()
+    time.sleep(seconds)
+
+
 def hang(seconds, sender):
     time.sleep(seconds)
 
@@ -64,6 +69,19 @@ def test_what_it_sends_and_what_it_and_its_children_used():
     assert [each.process.exitcode for each in (none, late, killed)] == [3, 4, -signal.SIGKILL]
     assert 300 * MEGABYTE < large.peak < 500 * MEGABYTE
     assert not large.process.is_alive() and large.seconds > 0.5
+
+
+def test_others_are_watched_while_one_ends(monkeypatch):
+    """To wait for the end of one hid what the others used meanwhile."""
+    silent, other = running = [pool.start(close_and_hang, 60), pool.start(hang, 60)]
+    while silent.closed is None:
+        assert pool.look(running, 0.05) == []
+    other.peak = 0
+    assert pool.look(running, 0.05) == [] and other.peak > 0
+    monkeypatch.setattr(pool, "LINGER", 0)
+    assert pool.look(running, 0.05) == [(silent, None)]
+    pool.stop(other)
+    assert not psutil.pid_exists(silent.process.pid)
 
 
 def test_looking_takes_no_longer_than_asked_and_stopping_ends_it():
