@@ -4,7 +4,7 @@ import json
 import sys
 
 from benchmarks import boundary, busy, choices, gradients, images, location, synthesis, training
-from mialib import config, machine, runs
+from mialib import config, machine, work
 
 BENCHMARKS = {
     "training": training.main,
@@ -25,5 +25,5 @@ if __name__ == "__main__":
     for name in names:
         path = config.ROOT / "build" / "bench" / f"{name}.json"
         about = {"processor": machine.processor(), "cores": config.workers(), "device": machine.device()}
-        runs.write_atomic(path, f"{json.dumps(about | BENCHMARKS[name](), indent=1)}\n".encode())
+        work.write_atomic(path, f"{json.dumps(about | BENCHMARKS[name](), indent=1)}\n".encode())
         print(f"written: {path.relative_to(config.ROOT)}\n")

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mialib import committed, config, live, locks, machine, pool, runs
+from mialib import committed, config, live, machine, pool, runs, work
 from mialib.light import nbformat, papermill
 
 NOTEBOOKS = config.ROOT / "notebooks"
@@ -176,14 +176,13 @@ def _literal(path: Path) -> str:
 
 
 def inputs(job: Job) -> str:
-    """Digest of all the results depend on: cells, mialib's source, libraries, published numbers, parameters, data.
+    """Digest of all the results depend on: cells, the code they reach, libraries, published numbers, parameters, data.
 
     Data: the digests in data/registry.csv, which are checked when a file is loaded (whether it is downloaded yet
     changes nothing); name, size and time of the files in `config.BROUGHT`; the weights in data/targets. The overview
     depends on the other notebooks' records too.
     """
-    files = [*config.ROOT.glob("mialib/**/*.py"), *config.ROOT.glob("data/published/*.csv")]
-    files += config.ROOT.glob("data/registry.csv")
+    files = [config.ROOT / "data" / "registry.csv"]
     if job.reads_the_others:
         files += [path for path in job.out.glob("figures/*.json") if path.stem != job.stem]
     texts = [(path.name, path.read_text(encoding="utf-8")) for path in sorted(files)]
@@ -191,7 +190,8 @@ def inputs(job: Job) -> str:
     raw = config.raw_dir()
     found = sorted(p for name in config.BROUGHT[job.profile] for p in (raw / name).rglob("*") if p.is_file())
     brought = [(p.relative_to(raw).as_posix(), *_stamp(p)) for p in found]
-    return runs.digest(_cells(job.source), texts, job.parameters, weights, brought, _libraries())
+    code = committed.code(nbformat.read(job.source, as_version=4))
+    return runs.digest(_cells(job.source), code, texts, job.parameters, weights, brought, _libraries())
 
 
 @functools.cache
@@ -279,7 +279,7 @@ def past(job: Job) -> Past:
 def _note(job: Job, seconds: float | None, peak: float) -> None:
     seen = {"seconds": seconds, "peak": peak, "workers": job.workers}
     with suppress(OSError):  # without it the next run only guesses
-        runs.write_atomic(job.history, json.dumps(seen).encode())
+        work.write_atomic(job.history, json.dumps(seen).encode())
 
 
 def run(
@@ -400,7 +400,7 @@ def _in_turn(job: Job, fresh: bool) -> tuple[str, float | None]:
     """
     for folder in (job.executed.parent, job.html.parent, job.log.parent, job.out / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    with locks.turn(job.log.with_suffix(".lock")):
+    with work.turn(job.log.with_suffix(".lock")):
         if not fresh and state(job) == "done":
             return "", None
         begun = time.monotonic()
@@ -454,7 +454,7 @@ def _execute(job: Job, log: Any) -> str:
     notebook = nbformat.read(job.unfinished, as_version=4)
     if wrong := fault(notebook):
         return wrong
-    runs.write_atomic(job.html, _page(notebook, job.stem).encode())
+    work.write_atomic(job.html, _page(notebook, job.stem).encode())
     notebook.metadata["mialib"] = job.parameters | {
         "inputs": made_from,
         "seconds": round(time.monotonic() - begun, 1),
@@ -462,7 +462,7 @@ def _execute(job: Job, log: Any) -> str:
         **committed.stamp(notebook, job.figures()),
     }
     notebook.metadata.mialib["itself"] = _itself(nbformat.reads(nbformat.writes(notebook), as_version=4))
-    runs.write_atomic(job.executed, nbformat.writes(notebook).encode())  # last: its presence says "complete"
+    work.write_atomic(job.executed, nbformat.writes(notebook).encode())  # last: its presence says "complete"
     job.unfinished.unlink()
     return ""
 
@@ -578,7 +578,7 @@ def carry(before: Path, now: Path, notebooks: Path = NOTEBOOKS, figures: Path = 
         notebook.metadata["mialib"] = committed.carried(notebook, *places)
         written[path] = nbformat.writes(notebook).encode()
     for path, content in written.items():
-        runs.write_atomic(path, content)
+        work.write_atomic(path, content)
     return list(written)
 
 
@@ -598,14 +598,14 @@ def publish(
     jobs = plan(names, "laptop", 0, 1, out, notebooks)
     clean = {job.source: _clean(job) for job in jobs}
     for path, notebook in clean.items():
-        runs.write_atomic(path, nbformat.writes(notebook).encode())
+        work.write_atomic(path, nbformat.writes(notebook).encode())
     figures.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         for path in runs.files_of(job.stem, figures):
             path.unlink()
     copies = [Path(shutil.copy(path, figures / path.name)) for job in jobs for path in job.figures()]
     gallery = citing.gallery(figures, {path.stem: title(path) for path in notebooks.glob("*.ipynb")})
-    runs.write_atomic(figures / "README.md", gallery.encode())
+    work.write_atomic(figures / "README.md", gallery.encode())
     return [*clean, *copies, figures / "README.md"]
 
 

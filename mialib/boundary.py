@@ -17,17 +17,16 @@ moves along the boundary to where the way to the record is the boundary's normal
 
 import copy
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from mialib import arrays, config, machine, models, runs, targets
+from mialib import arrays, config, models, runs, targets, work
 from mialib.targets import Trained
 
 EPS = 1e-3  # released code: what a step adds to a pixel
@@ -117,28 +116,26 @@ def sample(trained: Trained, profile: str) -> np.ndarray:
 
 def of_target(trained: Trained, rows: np.ndarray, protocol: str, steps: int) -> Distances:
     """`distances` of a target's records `rows`, one process a core (on a GPU: one); cached."""
-    source = runs.source_digest(models, sys.modules[__name__]) + runs.versions("numpy")
-    key = runs.digest("boundary", source, targets.identity(trained), rows, protocol, steps)
-    if (entry := runs.load(key)) is None:
-        count = -(-len(rows) // JOB)
-        parts = [rows[at::count] for at in range(count)]  # each a little of every class: they take equally long
-        job = joblib.delayed(_job)
-        jobs = [job(trained.net, trained.target, trained.data.X[p], trained.data.y[p], protocol, steps) for p in parts]
-        workers = 1 if torch.cuda.is_available() else min(count, config.workers())
-        answers = list(machine.parallel(jobs, workers))
-        entry = {name: np.empty(len(rows), array.dtype) for name, array in vars(answers[0]).items()}
-        for at, answer in enumerate(answers):
-            for name, array in vars(answer).items():
-                entry[name][at::count] = array
-        runs.store(key, entry, undefined=True)  # distances where no boundary was crossed
-    return Distances(**entry)
+    count = -(-len(rows) // JOB)
+    parts = [rows[at::count] for at in range(count)]  # each a little of every class: they take equally long
+    jobs = [(trained.net, trained.target, trained.data.X[p], trained.data.y[p], protocol, steps) for p in parts]
+    about = (targets.identity(trained), rows, protocol, steps, runs.versions("numpy"))
+    workers = 1 if torch.cuda.is_available() else None
+    answers = work.every(_distances_of, jobs, *about, undefined=True, workers=workers)  # where no boundary was crossed
+    found = [np.empty(len(rows), array.dtype) for array in answers[0]]
+    for at, answer in enumerate(answers):
+        for whole, part in zip(found, answer, strict=True):
+            whole[at::count] = part
+    return Distances(*found)
 
 
-def _job(net: nn.Module, target: config.Target, X: np.ndarray, y: np.ndarray, protocol: str, steps: int) -> Distances:
+def _distances_of(
+    net: nn.Module, target: config.Target, X: np.ndarray, y: np.ndarray, *how: Any
+) -> tuple[np.ndarray, ...]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x = targets.normalised(target, X).to(device)
     net = copy.deepcopy(net).to(device)  # a move in place would take the caller's network along
-    return distances(net, x, torch.from_numpy(y), protocol, steps, targets.SCALES[target.scale][1])
+    return tuple(vars(distances(net, x, torch.from_numpy(y), *how, targets.SCALES[target.scale][1])).values())
 
 
 def records(trained: Trained, profile: str) -> pd.DataFrame:

@@ -1,17 +1,14 @@
 """Holds committed notebooks and figures to what made them: digests taken when a notebook runs, checked ever after."""
 
 import ast
-import functools
 import hashlib
-import io
 import json
 import re
-import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mialib import config, runs
+from mialib import config, runs, source
 from mialib.light import nbformat
 
 
@@ -20,37 +17,46 @@ def stamp(notebook: nbformat.NotebookNode, figures: Iterable[Path]) -> dict[str,
 
     The cell that papermill injects does not count: it is not committed.
     """
-    from IPython.core.inputtransformer2 import TransformerManager  # which reading the command line does without
-
-    python = TransformerManager().transform_cell  # from what IPython reads, such as %magic lines
-    cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    cells = _own(notebook)
     written = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in cells]
     printed = [cell.get("outputs", []) for cell in cells]
     return {
         "source": runs.digest(written),
-        "code": code("".join(python(cell.source) for cell in cells if cell.cell_type == "code")),
+        "code": code(notebook),
         "outputs": runs.digest(json.dumps(printed, sort_keys=True)),
         "figures": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(figures)},
     }
 
 
-def code(source: str) -> str:
-    """Digest of what a notebook of this source uses: mialib's modules it reaches, and published numbers by name.
+def code(notebook: nbformat.NotebookNode) -> str:
+    """Digest of what a notebook uses: the code of mialib that it reaches (see `source`), and published numbers by name.
 
-    Comments, docstrings and blank lines of mialib do not count.
+    Its own cells do not count, nor does the cell that papermill injects.
     """
-    modules = {_name(path): path for path in sorted(config.ROOT.glob("mialib/**/*.py"))}
-    reached, todo = {}, [source]
-    while todo:
-        for name in _imports(todo.pop()):
-            if name in modules and name not in reached:
-                reached[name] = modules[name].read_text(encoding="utf-8")
-                todo.append(reached[name])
-    texts = {name: _bare(text) for name, text in reached.items()}
-    # published.py names every table, whether a notebook uses it or not.
-    named = {word for name in texts if name != "mialib.published" for word in _words(texts[name])} | _words(source)
-    tables = [path for path in sorted(config.ROOT.glob("data/published/*.csv")) if path.stem in named]
-    return runs.digest(texts, [(path.name, path.read_text(encoding="utf-8")) for path in tables])
+    digest, words = source.of_text(
+        "\n".join(_python(cell.source) for cell in _own(notebook) if cell.cell_type == "code")
+    )
+    if "ledger" in words:  # it names the tables that it looks into
+        words |= set(
+            re.findall(r"\w+", (config.ROOT / "data" / "published" / "ledger.csv").read_text(encoding="utf-8"))
+        )
+    tables = [path for path in sorted(config.ROOT.glob("data/published/*.csv")) if path.stem in words]
+    return runs.digest(digest, [(path.name, path.read_text(encoding="utf-8")) for path in tables])
+
+
+def _python(text: str) -> str:
+    """A cell as Python reads it: IPython's %magic and !shell lines become calls."""
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # takes long to import, and is seldom needed
+
+        return TransformerManager().transform_cell(text)
+    return text
+
+
+def _own(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 STALE = "mialib, or published numbers that it uses, changed after the run"
@@ -121,43 +127,3 @@ def _executed(path: Path) -> dict[str, Any]:
     ends = [(cell.pop("low"), cell.pop("high")) for cell in found["cells"]]
     about = {"made": made, "versions": found["run"]["versions"], "profile": found["profile"], "seed": found["seed"]}
     return about | {"values": found["cells"], "ends": ends}
-
-
-def _name(path):
-    parts = path.relative_to(config.ROOT).with_suffix("").parts
-    return ".".join(parts).removesuffix(".__init__")
-
-
-@functools.cache
-def _imports(text: str) -> list[str]:
-    """Every name that may be a module of ours: for `from mialib.attacks import known` mialib.attacks and …known."""
-    names = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names += [name.name for name in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
-    # "mialib" itself holds the version, which changes no result.
-    return [name for name in names if name.startswith("mialib.")]
-
-
-@functools.cache
-def _bare(text: str) -> str:
-    """Source without comments, docstrings and blank lines, the same on every version of Python."""
-    lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            ast.get_docstring(node) is not None
-        ):
-            text = node.body[0]
-            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
-            if len(node.body) == 1 and not isinstance(node, ast.Module):
-                lines[text.lineno - 1] = " " * text.col_offset + "pass"
-    return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text))

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from mialib import defenses, locks, models, platforms, runs, signals, splits, synthesis
+from mialib import defenses, models, platforms, runs, signals, source, splits, synthesis, work
 from mialib.attacks import Observations, Result, balance, baselines, classifiers, pool, shadow
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -201,12 +201,11 @@ def _by_marginals(data: Dataset, row: Row, predict: Callable, others: np.ndarray
 def _by_model(data: Dataset, row: Row, predict: Callable, others: np.ndarray, words: tuple) -> Made:
     """Three times `row.size` records (30,000 in the paper), as many of each class until the search gives up."""
     wanted = np.resize(np.arange(data.classes), 3 * row.size)
-    source = runs.source_digest(synthesis, models, runs) + runs.versions("numpy", "torch")
-    key = runs.digest("synthesis", source, *predict.args, wanted, words)
-    if (entry := runs.load(key)) is None:
-        made = synthesis.synthesize(predict, synthesis.binary(data.X.shape[1]), wanted, words)
-        entry = dataclasses.asdict(made)
-        runs.store(key, entry)
+    key = runs.digest(source.digest(synthesis.synthesize, _predict), *predict.args, wanted, words, _LIBRARIES)
+    entry = work.cached(
+        key,
+        lambda: dataclasses.asdict(synthesis.synthesize(predict, synthesis.binary(data.X.shape[1]), wanted, words)),
+    )
     cost = synthesis.summary(synthesis.Synthetic(**entry))
     return Made(entry["X"], entry["y"], {
         "synthesis_queries": cost["queries"],
@@ -218,6 +217,7 @@ def _by_model(data: Dataset, row: Row, predict: Callable, others: np.ndarray, wo
     })  # fmt: skip
 
 
+_LIBRARIES = runs.versions("numpy", "torch")
 # How the attacker makes records up, and the paper's number of shadows for it (VI-E).
 SYNTHESIS = {"marginal-based synthetic": (_by_marginals, 20), "model-based synthetic": (_by_model, 8)}
 
@@ -251,8 +251,7 @@ def attack_all(
     words = (seed, "attack", about["dataset"], about["size"])
     sampled = [balance(target, runs.stream(*words, "evaluation", i)) for i, target in enumerate(targets)]
     seen = pool(shadows)
-    with locks.held("attacks", *words):
-        answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
+    answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
     answers |= {
         "gap": [baselines.gap(target) for target in sampled],
         "zero_r": [baselines.zero_r(target) for target in sampled],

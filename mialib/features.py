@@ -1,14 +1,12 @@
 """What a target's inner layers say of a record: outputs of named modules (Rezaei & Liu 2020, Table 5)."""
 
-import sys
 from collections.abc import Sequence
 
-import joblib
 import numpy as np
 import torch
 from torch import nn
 
-from mialib import config, machine, models, nets, runs, targets
+from mialib import config, models, nets, targets, work
 
 CHUNK = 250  # records asked at once
 RECORDS = 5000  # in one job
@@ -46,18 +44,13 @@ def layer(trained: targets.Trained, number: int) -> np.ndarray:
     known = nets.LAYERS[trained.target.network.split("-")[0]]
     if number not in known:
         raise ValueError(f"unknown layer {number}; valid: {', '.join(map(str, known))}")
-    key = runs.digest("layer", known[number], runs.source_digest(sys.modules[__name__]), targets.identity(trained))
-    if (entry := runs.load(key)) is None:
-        X = trained.data.X
-        parts = [X[at : at + RECORDS] for at in range(0, len(X), RECORDS)]
-        jobs = (joblib.delayed(_job)(trained.net, trained.target, part, known[number]) for part in parts)
-        entry = {"features": np.concatenate(list(machine.parallel(jobs, min(config.workers(), len(parts)))))}
-        runs.store(key, entry)
-    return entry["features"]
+    X, name = trained.data.X, known[number]
+    jobs = [(trained.net, trained.target, X[at : at + RECORDS], name) for at in range(0, len(X), RECORDS)]
+    return np.concatenate([part for (part,) in work.every(_outputs, jobs, name, targets.identity(trained))])
 
 
-def _job(net: nn.Module, target: config.Target, X: np.ndarray, name: str) -> np.ndarray:
+def _outputs(net: nn.Module, target: config.Target, X: np.ndarray, name: str) -> tuple[np.ndarray]:
     X = np.array(X)  # other processes get it as a read-only map of a file, of which PyTorch warns
     with models.one_thread():
         parts = (targets.normalised(target, X[at : at + CHUNK]) for at in range(0, len(X), CHUNK))
-        return torch.cat([outputs(net, part, [name])[name].flatten(1) for part in parts]).numpy()
+        return (torch.cat([outputs(net, part, [name])[name].flatten(1) for part in parts]).numpy(),)

@@ -5,16 +5,13 @@ by what came out of it. One pass forward and back for many records gives both, a
 as they appear, so that the gradients themselves, as large as the network, are never held for more than a few rows.
 """
 
-import sys
-
-import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mialib import arrays, config, machine, models, runs, targets
+from mialib import arrays, config, models, runs, targets, work
 
 NORMS = ("l1", "l2", "min", "max", "mean", "skew", "kurtosis")
 PASS_BYTES = 2**25  # of layer outputs in one pass forward; their derivatives take about as much again
@@ -26,21 +23,17 @@ SIMPLE = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)  # the layers wh
 def norms(trained: targets.Trained, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`per_record` of a target's records `rows` (indices into its images); float64 (m, 7) by weights, by input.
 
-    Cached; many processes, one thread each.
+    Many processes, one thread each; kept.
     """
-    data = trained.data
-    source = runs.source_digest(sys.modules[__name__]) + runs.versions("numpy")
-    key = runs.digest("gradients", source, targets.identity(trained), rows)
-    if (entry := runs.load(key)) is None:
-        parts = np.array_split(rows, -(-len(rows) // RECORDS) or 1)
-        jobs = (joblib.delayed(_job)(trained.net, trained.target, data.X[part], data.y[part]) for part in parts)
-        by_weights, by_input = zip(*machine.parallel(jobs, min(config.workers(), len(parts))), strict=True)
-        entry = {"weights": np.concatenate(by_weights), "input": np.concatenate(by_input)}
-        runs.store(key, entry, undefined=True)  # skewness and kurtosis of a constant gradient
-    return entry["weights"], entry["input"]
+    data, parts = trained.data, np.array_split(rows, -(-len(rows) // RECORDS) or 1)
+    jobs = [(trained.net, trained.target, data.X[part], data.y[part]) for part in parts]
+    about = (targets.identity(trained), rows, runs.versions("numpy"))
+    found = work.every(_norms_of, jobs, *about, undefined=True)  # skewness and kurtosis of a constant gradient
+    by_weights, by_input = (np.concatenate(part) for part in zip(*found, strict=True))
+    return by_weights, by_input
 
 
-def _job(net: nn.Module, target: config.Target, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _norms_of(net: nn.Module, target: config.Target, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Copies, because other processes get read-only maps of a file, of which PyTorch warns.
     return per_record(net, targets.normalised(target, X.copy()), torch.from_numpy(y.copy()))
 

@@ -3,6 +3,7 @@
 An object is known by
 - its values: all that a copy of it would carry over (parameters, arrays, wrapped objects), at any depth;
 - the version of each installed package, and of Python, whose classes and functions it uses, base classes included;
+- what the code of this project does that it uses (see `source`);
 - the source of each other module that such classes and functions stand in, and of all that these modules import.
 
 Code that stands in no such module is not known: notebook cells, lambdas, functions made by functions, compiled files.
@@ -22,13 +23,13 @@ import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 
-from mialib import runs
+from mialib import runs, source
 
 INSTALLED = {"site-packages", "dist-packages"}  # an editable package lies elsewhere: its version says nothing
 _first_read: dict[str, str] = {}  # path -> digest of the source when this process first looked at it
@@ -38,12 +39,9 @@ class Unknown(Exception):
     """An object cannot be told from a changed one; the message names the part that is in the way and what to do."""
 
 
-def of(thing: Any, *keyed: ModuleType) -> str:
-    """Digest (hex) of an object and its code, the same in every process; no two that differ share it.
-
-    `keyed`: modules that the caller has in the key already; what they import is not followed. Raises Unknown.
-    """
-    code = {module.__name__: "" for module in keyed}
+def of(thing: Any) -> str:
+    """Digest (hex) of an object and its code, the same in every process, no other's. Raises Unknown."""
+    code: dict[str, str] = {}
     try:
         values = _parts(thing, {}, code)
     except Unknown:
@@ -103,6 +101,9 @@ def _named(thing: Any, name: str, code: dict[str, str]) -> tuple[str, str]:
         found = None
     if found is not thing:
         raise Unknown(f"{name} is not what {module} has under that name; define it with def or class at a module's top")
+    if module.startswith(f"{source.PACKAGE}."):
+        code[name] = source.digest(thing)
+        return source.PACKAGE, name
     _read(module, code)
     return module, name
 
@@ -113,6 +114,9 @@ def _read(module: str, code: dict[str, str]) -> None:
     ModuleNotFoundError if there is none of that name.
     """
     if module in code:
+        return
+    if module.startswith(f"{source.PACKAGE}."):
+        code[module.rpartition(".")[2]] = source.of_text(f"import {module} as used\nused")[0]
         return
     parent, _, _ = module.rpartition(".")
     top, _, _ = module.partition(".")
@@ -128,13 +132,13 @@ def _read(module: str, code: dict[str, str]) -> None:
         return
     if not spec.origin.endswith(".py"):
         raise Unknown(f"{module} is compiled and of no installed package; install it as one, with a version")
-    source = Path(spec.origin).read_bytes()
+    text = Path(spec.origin).read_bytes()
     if module in sys.modules and _edited(Path(spec.origin)):
         raise Unknown(f"{Path(spec.origin).name} was edited while in use; restart the kernel, which may run old code")
-    code[module] = hashlib.sha256(source).hexdigest()
+    code[module] = hashlib.sha256(text).hexdigest()
     if _first_read.setdefault(spec.origin, code[module]) != code[module]:
         raise Unknown(f"{Path(spec.origin).name} was edited while in use; restart the kernel, which may run old code")
-    for other in _imports(source, spec.parent):
+    for other in _imports(text, spec.parent):
         with suppress(ModuleNotFoundError):  # no module but a name in one, or a module that may be missing
             _read(other, code)
 
@@ -169,10 +173,10 @@ def _distributions() -> dict[str, list[str]]:
 
 
 @functools.lru_cache(1000)
-def _imports(source: bytes, package: str) -> list[str]:
+def _imports(text: bytes, package: str) -> list[str]:
     """Every name that may be a module in the import statements of a source, wherever they stand."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -5,7 +5,6 @@ records and keeps only what it says. Google's and Amazon's services are gone; `P
 """
 
 import copy
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 from xgboost import XGBClassifier
 
-from mialib import arrays, config, identity, machine, models, runs, signals, training
+from mialib import arrays, config, identity, machine, models, runs, signals, source, training, work
 from mialib.models import MLP
 from mialib.training import Recipe, Records
 
@@ -125,7 +124,7 @@ def answers(
     except identity.Unknown as reason:
         warnings.warn(f"{name}: answers are computed each time, not kept, because {reason}", stacklevel=2)
         keys = [None] * len(words)
-    done = [key and runs.load(key) for key in keys]
+    done = [key and work.load(key) for key in keys]
     missing = [i for i, entry in enumerate(done) if entry is None]
     tasks = (
         joblib.delayed(_answer)(i, name, estimators[i], X[members[i]], y[members[i]], X[asked[i]], classes)
@@ -135,7 +134,7 @@ def answers(
     for i, answer in tqdm(found, total=len(missing), desc=name, disable=None, leave=False):
         done[i] = {"answer": answer}
         if keys[i]:
-            runs.store(keys[i], done[i])
+            work.store(keys[i], done[i])
     return [entry["answer"] for entry in done]
 
 
@@ -189,10 +188,8 @@ def _copies(estimators: list[Any], name: str) -> list[Any]:
 
 def _key(estimator: Any, X: Records, y: np.ndarray, asked: Records, classes: int, words: tuple) -> str:
     """Digest of all that the answer follows from. Raises identity.Unknown."""
-    keyed = (models, training, signals, runs, arrays, sys.modules[__name__])
     libraries = runs.versions("numpy", "scipy", "torch", "scikit-learn", "xgboost")
-    who = identity.of(estimator, *keyed)
-    return runs.digest("platform", runs.source_digest(*keyed), libraries, who, X, y, asked, classes, words)
+    return runs.digest(source.digest(_answer), libraries, identity.of(estimator), X, y, asked, classes, words)
 
 
 def _answer(

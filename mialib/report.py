@@ -4,9 +4,11 @@ Real data, substitutes and simulated data are told apart in every plot and capti
 """
 
 import csv
+import fnmatch
 import io
 import json
 import math
+import operator
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,11 +20,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from mialib import __version__, config, published, runs
+from mialib import __version__, config, published, runs, work
 
 # Kinds of mark, from the top of a row down: own shape, colour and height, so that none hides another, even in grey.
 _BLUE, _, _GREEN, _RED = sns.color_palette("colorblind")[:4]
@@ -184,6 +187,62 @@ def _printed(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in record["cells"] if cell["published"] is not None]
 
 
+HEADINGS = ("What comes out", "What differs and why", "What to take away")
+
+
+def reading(run: runs.Run, comes_out: str, differs: str, take_away: str) -> Markdown:
+    """What to think of an exhibit, three short paragraphs, with the numbers of the record that `save` wrote.
+
+    Numbers stand in the texts as {what: data set | setting | metric}, the three as the record has them: "value" is
+    ours, "interval" its ends, "published" the paper's, "verdict" the word; "range" is the smallest and the largest of
+    ours where data set, setting and metric are patterns (*); {count: reproduced} counts published numbers. One that
+    this run has no cell for is "n/a": texts are written for laptop. ValueError for an unknown `what`.
+    """
+    path = config.figures_dir(run.profile) / f"{run.notebook}.json"
+    texts = filled((comes_out, differs, take_away), json.loads(path.read_text(encoding="utf-8"))["cells"])
+    about = f"Profile {run.profile}, seed {run.seed}; the numbers are this run's."
+    return Markdown(said(texts, about if run.profile == "laptop" else f"{about} The words were written for `laptop`."))
+
+
+def said(texts: Sequence[str], about: str) -> str:
+    """The paragraphs of a reading as Markdown."""
+    parts = [f"**{heading}.** {' '.join(text.split())}" for heading, text in zip(HEADINGS, texts, strict=True)]
+    return "\n\n".join([*parts, f"*{about}*"])
+
+
+def filled(texts: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts with the numbers that they ask the cells for, see `reading`."""
+    return [re.sub(r"\{(\w+): ([^{}]*)\}", lambda found: _asked(*found.groups(), cells), text) for text in texts]
+
+
+def _asked(what: str, where: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    if what == "count":
+        return str(sum(cell["verdict"] == where and cell["published"] is not None for cell in cells))
+    if what not in ("value", "interval", "published", "verdict", "range"):
+        raise ValueError(f"{{{what}: …}} is none of value, interval, published, verdict, range, count")
+    parts = [part.strip() for part in where.split("|")]
+    if len(parts) != 3:
+        raise ValueError(f"{{{what}: {where}}} must name data set | setting | metric")
+    keys = [[cell[key] for key in ("dataset", "setting", "metric")] for cell in cells]
+    match = fnmatch.fnmatchcase if what == "range" else operator.eq
+    met = [cell for cell, key in zip(cells, keys, strict=True) if all(map(match, key, parts))]
+    if what == "range":
+        values = [cell["value"] for cell in met if cell["value"] is not None]
+        return f"{_short(min(values))} to {_short(max(values))}" if values else "n/a"
+    if not met:
+        return "n/a"
+    if what == "interval":
+        return " to ".join(_short(met[0][end]) for end in ("low", "high"))
+    return met[0]["verdict"] if what == "verdict" else _short(met[0][what])
+
+
+def _short(value: float | None) -> str:
+    """.123 for shares, 51.2 for distances."""
+    if value is None:
+        return "n/a"
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}") if abs(value) < 10 else f"{value:.1f}"
+
+
 def caption(tiers: Mapping[str, str], run: runs.Run) -> str:
     """Plain words for under a figure: which data sets (name -> tier) are real, substitutes or SIMULATED, and the run.
 
@@ -269,7 +328,7 @@ def save(
     files[f"{run.notebook}.json"] = f"{content}\n".encode()
     folder = config.figures_dir(run.profile)
     for name, content in files.items():
-        runs.write_atomic(folder / name, content)
+        work.write_atomic(folder / name, content)
     return {name: folder / name for name in files}
 
 

@@ -1,22 +1,14 @@
-"""What makes a run repeatable: random streams, content digests, the cache, and provenance."""
+"""What makes a run repeatable: random streams, content digests, and provenance."""
 
 import dataclasses
-import errno
 import hashlib
 import importlib.metadata
-import io
 import os
 import platform
-import stat
 import subprocess
-import tempfile
 import time
-import warnings
-import zipfile
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,99 +60,9 @@ def _feed(sha: "hashlib._Hash", part: Any) -> None:
         raise TypeError(f"cannot digest a {type(part).__name__}; pass arrays, plain values or dataclasses of them")
 
 
-def source_digest(*modules: ModuleType) -> str:
-    """SHA-256 of the modules' source text: a cached result is rebuilt when the code of its stage changes."""
-    return digest(*(Path(module.__file__).read_text(encoding="utf-8") for module in modules))
-
-
 def versions(*packages: str) -> str:
     """Installed versions, e.g. "numpy 2.4.6, torch 2.15.0": a cached result is rebuilt when a library changes."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, then rename: `path` is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def store(key: str, arrays: dict[str, np.ndarray], undefined: bool = False) -> None:
-    """Put named arrays into the cache under `key` (hex digest). The file ends in the SHA-256 of key and payload.
-
-    ValueError for numbers that are not finite, unless some of them may be `undefined` (nan): a training that failed
-    would be believed ever after. Where the cache cannot be written (it is somebody else's, or read-only), it says so
-    and the work is not kept; a full disk is an error.
-    """
-    broken = [name for name, array in arrays.items() if array.dtype.kind in "fc" and not np.isfinite(array).all()]
-    if broken and not undefined:
-        raise ValueError(f"{', '.join(broken)}: not all finite, so not kept; check the records and the settings")
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    payload = buffer.getvalue()
-    try:
-        write_atomic(_path(key), payload + _check(key, payload))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise
-        warnings.warn(f"the cache cannot be written ({error.strerror}); results are not kept", stacklevel=2)
-
-
-def load(key: str) -> dict[str, np.ndarray] | None:
-    """The arrays stored under `key`, or None. Whatever lies in its place and is not that entry (damaged, of another
-    key, no file) is reported, put out of the way where that is allowed, and counts as absent.
-    """
-    path = _path(key)
-    if not os.path.lexists(path):
-        return None
-    try:
-        return _arrays(key, path)
-    except Exception as error:  # a damaged file may raise anything
-        warnings.warn(f"cache entry {key[:12]} is damaged ({error}); it is removed and computed again", stacklevel=2)
-        _put_away(path)
-        return None
-
-
-def _arrays(key: str, path: Path) -> dict[str, np.ndarray]:
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-        raise ValueError("it is no file")
-    raw = path.read_bytes()
-    payload, check = raw[:-32], raw[-32:]
-    if _check(key, payload) != check:
-        raise ValueError("its digest is wrong, or it is another's, or of an older version")
-    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-            raise ValueError("it is compressed")  # as ours never are: it could grow beyond all memory
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    # A member that is no .npy comes as bytes.
-    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError("it holds something else than arrays")
-    return arrays
-
-
-def _check(key: str, payload: bytes) -> bytes:
-    """What an entry ends in; with the key in it, an entry that was copied or linked to another's place is not taken."""
-    return hashlib.sha256(key.encode() + payload).digest()
-
-
-def _put_away(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:  # a folder is only renamed, as it is none of ours; if that is forbidden as well, it stays
-        with suppress(OSError):
-            path.rename(path.with_name(f"{path.name}.{os.getpid()}.bad"))
-
-
-def _path(key: str) -> Path:
-    return config.cache_dir() / key[:2] / f"{key}.npz"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from nbconvert.filters import Highlight2HTML, markdown2html
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from mialib import __version__, citing, config, ledger, pages, published, runs
+from mialib import __version__, citing, config, ledger, pages, published, runs, work
 
 ASSETS = Path(__file__).parent / "assets"
 MENU = {
@@ -95,7 +95,7 @@ def build(
     for old in {*out.glob("*.html"), *out.glob("downloads/*")} - {out / name for name in content}:
         old.unlink()
     for name, data in content.items():
-        runs.write_atomic(out / name, data)
+        work.write_atomic(out / name, data)
     return [out / f"{name}.html" for name in texts]
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from mialib import batch, metrics, report, runs
+from mialib import batch, metrics, report, runs, work
 from mialib.batch import Job
 
 KEY = ["notebook", "exhibit", "dataset", "model", "setting", "metric", "published"]
@@ -61,7 +61,7 @@ def table(jobs: Iterable[Job]) -> pd.DataFrame:
 
 def write(jobs: list[Job], folder: Path) -> Path:
     """Write `table` to <folder>/table.csv; its path."""
-    runs.write_atomic(folder / "table.csv", report.csv_bytes(table(jobs), index=False))
+    work.write_atomic(folder / "table.csv", report.csv_bytes(table(jobs), index=False))
     return folder / "table.csv"
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from mialib import config, datasets, locks, machine, models, nets, runs
+from mialib import config, datasets, machine, models, nets, runs, source, work
 from mialib.config import Target
 
 PRINTED = {  # name: data set and model as the paper prints them
@@ -195,20 +195,17 @@ def identity(trained: Trained) -> str:
     """Digest of all that a target's answers depend on: network, weights, images, labels and their normalisation."""
     weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
     seen = (SCALES[trained.target.scale], trained.data.X, trained.data.y)
-    return runs.digest(trained.target.network, weights, *seen, runs.source_digest(nets), runs.versions("torch"))
+    return runs.digest(trained.target.network, weights, *seen, source.digest(nets.make), runs.versions("torch"))
 
 
 def confidences(trained: Trained) -> np.ndarray:
-    """Confidence vectors of all its records, members first, float32 (n, classes); cached. Many processes."""
-    key = runs.digest("confidences", identity(trained))
-    with locks.held(key):
-        if (entry := runs.load(key)) is None:
-            parts = list(_parts(trained.data.X, PART))
-            jobs = (joblib.delayed(probabilities)(trained.net, trained.target, part) for part in parts)
-            answers = list(machine.parallel(jobs, min(config.workers(), len(parts))))
-            entry = {"probabilities": np.concatenate(answers)}
-            runs.store(key, entry)
-    return entry["probabilities"]
+    """Confidence vectors of all its records, members first, float32 (n, classes); kept. Many processes."""
+    jobs = [(trained.net, trained.target, part) for part in _parts(trained.data.X, PART)]
+    return np.concatenate([part for (part,) in work.every(_answers, jobs, identity(trained))])
+
+
+def _answers(net: nn.Module, target: Target, X: np.ndarray) -> tuple[np.ndarray]:
+    return (probabilities(net, target, X),)
 
 
 def probabilities(net: nn.Module, target: Target, X: np.ndarray) -> np.ndarray:
@@ -238,7 +235,7 @@ def train(name: str, profile: str) -> Path:
     target = config.targets(profile)[name]
     data = images(target, profile)
     path = _made(name, target, data)
-    with locks.held("target", path.name):
+    with work.held("target", path.name):
         if not path.exists() or _unwatched(name, target, data):
             _train(name, target, data, path)
     return path
@@ -263,7 +260,7 @@ def _train(name: str, target: Target, data: Images, path: Path) -> None:
             log.append([epoch + 1, rate, loss, accuracy, round(time.time() - started, 1)])
             if epoch + 1 in _watched(target):
                 answers = probabilities(net, target, data.X[seen]).astype(np.float16)
-                runs.store(_observation(name, target, data, epoch + 1), {"probabilities": answers})
+                work.store(_observation(name, target, data, epoch + 1), {"probabilities": answers})
             _keep(state, net, optimiser, log)
     _finish(path, net, target, data, log)
     state.unlink()
@@ -288,8 +285,8 @@ def keep(name: str, profile: str) -> list[Path]:
     if (found := _read(path)) is None:
         raise ValueError(f"{name} is not trained yet; run `{_command(name, profile)}`")
     lines = [",".join(LOG), *(",".join(f"{number:g}" for number in row) for row in json.loads(found[1]["log"]))]
-    runs.write_atomic(KEPT / f"{name}.safetensors", path.read_bytes())
-    runs.write_atomic(KEPT / f"{name}.csv", ("\n".join(lines) + "\n").encode())
+    work.write_atomic(KEPT / f"{name}.safetensors", path.read_bytes())
+    work.write_atomic(KEPT / f"{name}.csv", ("\n".join(lines) + "\n").encode())
     return [KEPT / f"{name}.safetensors", KEPT / f"{name}.csv"]
 
 
@@ -372,7 +369,7 @@ def observations(name: str, profile: str) -> dict[int, np.ndarray]:
     data = images(target, profile)
     if not target.epochs or _unwatched(name, target, data):
         raise ValueError(f"{name} was not watched in training here; run `{_command(name, profile)}`")
-    found = {epoch: runs.load(_observation(name, target, data, epoch)) for epoch in _watched(target)}
+    found = {epoch: work.load(_observation(name, target, data, epoch)) for epoch in _watched(target)}
     return {epoch: entry["probabilities"] for epoch, entry in found.items()}
 
 
@@ -383,7 +380,7 @@ def _watched(target: Target) -> list[int]:
 
 def _unwatched(name: str, target: Target, data: Images) -> list[int]:
     """Those of them whose answers are lost or damaged."""
-    return [epoch for epoch in _watched(target) if runs.load(_observation(name, target, data, epoch)) is None]
+    return [epoch for epoch in _watched(target) if work.load(_observation(name, target, data, epoch)) is None]
 
 
 def _command(name: str, profile: str) -> str:
@@ -452,7 +449,7 @@ def _finish(path: Path, net: nn.Module, target: Target, data: Images, log: list)
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    runs.write_atomic(path, safetensors.torch.save(tensors, about | {"digest": _digest(tensors)}))
+    work.write_atomic(path, safetensors.torch.save(tensors, about | {"digest": _digest(tensors)}))
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -8,7 +8,6 @@ executor runs it: bit for bit among CPU executors of one machine, to float32 rou
 """
 
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from mialib import arrays, config, machine, models, runs
+from mialib import arrays, config, machine, models, runs, source, work
 from mialib.models import CNN, MLP, Model
 
 EXECUTORS = ("auto", "serial", "processes", "stacked")
@@ -74,12 +73,30 @@ def fit_many(
     executor = _choose(model, executor, scheduler, len({len(rows) for rows in members}) == 1)
     X = X if executor == "stacked" else _compact(X)
     kind = f"stacked-{_device().type}" if executor == "stacked" else _device(model).type
-    source = runs.source_digest(models, runs, sys.modules[__name__]) + runs.versions("numpy", "torch")
+    code = source.digest(_fit_stack if executor == "stacked" else _fit_job), runs.versions("numpy", "torch")
     keys = [
-        runs.digest("fit", source, kind, model, recipe, X[rows], y[rows], word)
+        runs.digest("fit", code, kind, model, recipe, X[rows], y[rows], word)
         for rows, word in zip(members, words, strict=True)
     ]
-    done = [runs.load(key) for key in keys]
+    done = [work.load(key) for key in keys]
+    if None in done:
+        with work.held(keys[0]):  # another process may have been at the same models
+            done = [entry or work.load(key) for entry, key in zip(done, keys, strict=True)]
+            _fit_missing(keys, done, (model, recipe, X, y, members, words), executor, scheduler)
+    return np.stack([entry["theta"] for entry in done])
+
+
+def ask(model: Model, theta: np.ndarray, X: Records) -> np.ndarray:
+    """`models.logits`. A CNN's are kept: they are dear."""
+    if isinstance(model, MLP):
+        return models.logits(model, theta, X)
+    key = runs.digest("ask", source.digest(models.logits), runs.versions("numpy", "torch"), model, theta, X)
+    return work.cached(key, lambda: {"logits": models.logits(model, theta, X)})["logits"]
+
+
+def _fit_missing(keys: list[str], done: list, what: tuple, executor: str, scheduler: str | None) -> None:
+    """Train the models whose entry in `done` is None, and keep each as soon as it is there."""
+    model, recipe, X, y, members, words = what
     missing = [i for i, entry in enumerate(done) if entry is None]
     jobs = ((model, recipe, X[members[i]], y[members[i]], words[i]) for i in missing)
     fitted = _run(jobs, len(missing), executor, scheduler)
@@ -89,9 +106,8 @@ def fit_many(
                 f"model {missing[place]} did not learn: its parameters are not finite after training at rate "
                 f"{recipe.rate:g}; lower the rate, or scale the records"
             )
-        runs.store(keys[missing[place]], {"theta": theta})
+        work.store(keys[missing[place]], {"theta": theta})
         done[missing[place]] = {"theta": theta}
-    return np.stack([entry["theta"] for entry in done])
 
 
 def _choose(model: Model, executor: str, scheduler: str | None, one_size: bool) -> str:

@@ -36,7 +36,7 @@ import pooch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mialib import __main__ as command_line
-from mialib import batch, config, datasets, locks, runs
+from mialib import batch, config, datasets, runs, work
 
 KILLS = 20
 MODELS = 6  # that a notebook needs
@@ -47,20 +47,20 @@ PARAMETERS = new_code_cell('profile = "laptop"\nseed = 0', metadata={"tags": ["p
 # A notebook that "trains" models, some of which the other one needs too, and leaves a record.
 CODE = f"""
 import json, time
-from mialib import config, locks, runs
+from mialib import config, runs, work
 means = []
 for i in range(first, first + {MODELS}):
     key = runs.digest("toy", seed, i)
-    with locks.held(key):
-        if (entry := runs.load(key)) is None:
+    with work.held(key):
+        if (entry := work.load(key)) is None:
             time.sleep(0.1)
             with open(config.raw_dir() / "trained", "a", encoding="utf-8") as file:
                 file.write(str(i) + " ")
             entry = {{"theta": runs.stream(seed, "toy", i).random(5000)}}
-            runs.store(key, entry)
+            work.store(key, entry)
     means.append(float(entry["theta"].mean()))
 record = json.dumps({{"exhibit": "Toy", "cells": [], "means": means}})
-runs.write_atomic(config.figures_dir(profile) / (name + ".json"), record.encode())
+work.write_atomic(config.figures_dir(profile) / (name + ".json"), record.encode())
 """
 RUNNER = """
 import sys
@@ -202,7 +202,7 @@ def flips(folder: Path) -> Tally:
     place, _ = undisturbed(folder)
     out, cached = place.folder / "out", [path for path in place.cache.rglob("*") if path.is_file()]
     for path in (path for path in cached if path.suffix == ".npz"):
-        whole, stored = path.read_bytes(), runs.load(path.stem)["theta"].tobytes()
+        whole, stored = path.read_bytes(), work.load(path.stem)["theta"].tobytes()
         for kind, content in spoilt(whole, rng):
             path.write_bytes(content)
             found, told = looked_up(path.stem)
@@ -211,7 +211,7 @@ def flips(folder: Path) -> Tally:
                 f"{path.name}, {kind}: {found!r:.80}, {told} warnings",
             )
             path.write_bytes(whole)
-            tally.check(runs.load(path.stem)["theta"].tobytes() == stored, f"{path.name} is no longer read")
+            tally.check(work.load(path.stem)["theta"].tobytes() == stored, f"{path.name} is no longer read")
     for job in place.jobs(out):
         for path in (job.executed, job.html, *job.figures()):
             whole = path.read_bytes()
@@ -240,7 +240,7 @@ def looked_up(key: str) -> tuple[dict[str, np.ndarray] | Exception | None, int]:
     with warnings.catch_warnings(record=True) as told, in_time():
         warnings.simplefilter("always")
         try:
-            found = runs.load(key)
+            found = work.load(key)
         except Exception as error:
             found = error
     return found, len(told)
@@ -306,11 +306,11 @@ PAYLOADS = {
 
 
 def puts(payload: bytes) -> Callable[[Path, Path], None]:
-    """Puts a payload there as `runs.store` does its own."""
+    """Puts a payload there as `work.store` does its own."""
 
     def put(path: Path, other: Path) -> None:
         with mock.patch("numpy.savez", lambda file, **_: file.write(payload)):
-            runs.store(path.stem, entry(0))
+            work.store(path.stem, entry(0))
 
     return put
 
@@ -344,7 +344,7 @@ def cache(folder: Path) -> Tally:
     place.cache.touch()  # what even root cannot make a folder in
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
-        error = raised(lambda: runs.store("ab" * 32, entry(0)))
+        error = raised(lambda: work.store("ab" * 32, entry(0)))
     found, _ = looked_up("ab" * 32)
     tally.check(error is None and found is None, f"without a folder: {error!r}, {found!r}")
     code, printed = place.run(place.folder / "out")
@@ -354,11 +354,11 @@ def cache(folder: Path) -> Tally:
 
 def intrude() -> None:
     """A good entry, and every intruder under a key of its own."""
-    runs.store("ab" * 32, entry(99))
+    work.store("ab" * 32, entry(99))
     for i, put in enumerate(INTRUDERS.values()):
-        path = runs._path(f"{i:02x}" * 32)
+        path = work._path(f"{i:02x}" * 32)
         path.parent.mkdir(exist_ok=True)
-        put(path, runs._path("ab" * 32))
+        put(path, work._path("ab" * 32))
 
 
 @contextlib.contextmanager
@@ -391,7 +391,7 @@ def check_intruders(tally: Tally) -> None:
         key = f"{i:02x}" * 32
         found, told = looked_up(key)
         tally.check(found is None and told == 1, f"{name}: {found!r:.80}, {told} warnings")
-        error = raised(lambda key=key, i=i: runs.store(key, entry(i)))
+        error = raised(lambda key=key, i=i: work.store(key, entry(i)))
         tally.check(error is None and same(looked_up(key)[0], i), f"{name}, computed again: {error!r}")
     tally.check(same(looked_up("ab" * 32)[0], 99), "the good entry is gone")
 
@@ -403,10 +403,10 @@ def check_unwritable(tally: Tally) -> None:
         tally.check(found is None and told == 1, f"read-only, {name}: {found!r:.80}, {told} warnings")
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
-        error = raised(lambda: runs.store("cd" * 32, entry(0)))
+        error = raised(lambda: work.store("cd" * 32, entry(0)))
     tally.check(error is None, f"read-only, store: {error!r}")
     held = []
-    with contextlib.suppress(OSError), locks.held("drill"):
+    with contextlib.suppress(OSError), work.held("drill"):
         held.append(True)
     tally.check(bool(held), "read-only: no lock, and so no work")
 
@@ -415,11 +415,11 @@ def full(folder: Path) -> Tally:
     """No space left: in the writer of the cache after every write, and on small file systems (root alone can)."""
     tally = Tally()
     place = Place(folder / "writer")
-    runs.store("ab" * 32, {"theta": runs.stream(0, "full").random(100)})
+    work.store("ab" * 32, {"theta": runs.stream(0, "full").random(100)})
     before = {path: path.read_bytes() for path in place.cache.rglob("*") if path.is_file()}
     for room in (0, 1, 100, 5000):
         with mock.patch("os.fdopen", lambda handle, mode, room=room: Full(handle, room)):
-            error = raised(lambda: runs.store("ab" * 32, {"theta": runs.stream(1, "full").random(1000)}))
+            error = raised(lambda: work.store("ab" * 32, {"theta": runs.stream(1, "full").random(1000)}))
         after = {path: path.read_bytes() for path in place.cache.rglob("*") if path.is_file()}
         tally.check(isinstance(error, OSError) and after == before, f"room for {room} bytes: {error!r}")
     wanted = expected()

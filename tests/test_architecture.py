@@ -12,7 +12,7 @@ from mialib import config
 
 # The floors of the house. A room imports only rooms that stand before it in this table.
 FLOORS = (
-    ("machine", "config", "runs", "locks", "arrays"),
+    ("machine", "config", "runs", "source", "work", "arrays"),
     ("simulate", "datasets", "splits", "metrics"),
     (
         "models",

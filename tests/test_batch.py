@@ -398,10 +398,10 @@ def test_two_at_once_that_want_the_same_model_train_it_once(tmp_path):
     meet = (
         "from pathlib import Path; import time; Path('{0}').touch()\nwhile not Path('{1}').exists(): time.sleep(0.05)"
     )
-    train = "from mialib import locks, runs; import numpy as np\nwith locks.held('model'):\n"
-    train += "    if runs.load('ab' * 32) is None:\n"
+    train = "from mialib import runs, work; import numpy as np\nwith work.held('model'):\n"
+    train += "    if work.load('ab' * 32) is None:\n"
     train += "        with open('trained', 'a') as file: file.write('once ')\n        time.sleep(1)\n"
-    train += "        runs.store('ab' * 32, {'theta': np.zeros(3)})"
+    train += "        work.store('ab' * 32, {'theta': np.zeros(3)})"
     write(tmp_path, "01_a", meet.format("a", "b"), train)
     write(tmp_path, "02_b", meet.format("b", "a"), train)
     assert batch.run(jobs(tmp_path, tmp_path / "out"), parallel=2, memory=100 * batch.GB) == {}

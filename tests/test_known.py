@@ -190,7 +190,7 @@ def test_answers_are_cached_and_depend_on_what_they_should(monkeypatch):
     first = known.attack("forest", X, y, member, WORDS, search=SMALL)
     other = known.attack("forest", X, y, member, (1, "test"), search=SMALL)
     assert not np.array_equal(first.score, other.score)
-    monkeypatch.setattr(known, "_searched", None)
+    monkeypatch.setattr(known.work.machine, "parallel", None)
     again = known.attack("forest", X, y, member, WORDS, search=SMALL)
     assert np.array_equal(first.score, again.score) and np.array_equal(first.rows, again.rows)
     for changed in ({"search": known.Search(1, 1, 1, 9)}, {"search": SMALL, "sampling": "under"}):

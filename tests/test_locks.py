@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from mialib import locks, runs
+from mialib import runs, work
 
-HOLD = "import time; from mialib import locks\nwith locks.held('model', 1): print('held', flush=True); time.sleep(600)"
-WAIT = "from mialib import locks\nwith locks.held('model', 1): print('got it')"
+HOLD = "import time; from mialib import work\nwith work.held('model', 1): print('held', flush=True); time.sleep(600)"
+WAIT = "from mialib import work\nwith work.held('model', 1): print('got it')"
 
 
 def begin(code):
@@ -18,7 +18,7 @@ def test_one_at_a_time_and_a_killed_holder_frees_it(own_cache):
     holder = begin(HOLD)
     assert holder.stdout.readline() == "held\n"
     waiter = begin(WAIT)
-    with locks.held("model", 2):  # another lock is free
+    with work.held("model", 2):  # another lock is free
         time.sleep(1)
     assert waiter.poll() is None
     holder.kill()
@@ -29,7 +29,7 @@ def test_one_at_a_time_and_a_killed_holder_frees_it(own_cache):
 def test_freed_when_the_work_fails():
     for _ in range(2):
         try:
-            with locks.held("model"):
+            with work.held("model"):
                 raise RuntimeError
         except RuntimeError:
             pass
@@ -58,6 +58,6 @@ def link_to_itself(cache):
 def test_where_no_lock_can_be_the_work_is_done_without(spoil, own_cache):
     spoil(own_cache)
     for _ in range(2):
-        with locks.held("model"):
+        with work.held("model"):
             done = True
     assert done

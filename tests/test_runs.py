@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from mialib import config, machine, runs
+from mialib import config, machine, runs, work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +51,10 @@ def test_streams_are_per_role():
 
 def test_cache_gives_back_what_was_stored(own_cache):
     arrays = {"x": np.arange(6).reshape(2, 3), "empty": np.zeros(0, np.float32)}
-    runs.store("ab" * 32, arrays)
-    back = runs.load("ab" * 32)
+    work.store("ab" * 32, arrays)
+    back = work.load("ab" * 32)
     assert back.keys() == arrays.keys() and all((back[k] == arrays[k]).all() for k in arrays)
-    assert runs.load("cd" * 32) is None
+    assert work.load("cd" * 32) is None
     assert not list(own_cache.rglob("*.part"))
 
 
@@ -62,12 +62,12 @@ KEY, OTHER = "ab" * 32, "cd" * 32
 
 
 def entry(key=KEY):
-    runs.store(key, {"x": np.arange(3)})
-    return runs._path(key)
+    work.store(key, {"x": np.arange(3)})
+    return work._path(key)
 
 
 def hashed(path, payload, key=KEY):
-    path.write_bytes(payload + runs._check(key, payload))
+    path.write_bytes(payload + work._check(key, payload))
 
 
 def compressed(path):
@@ -112,47 +112,47 @@ def test_whatever_is_no_entry_is_computed_again(name, own_cache):
     path = entry()
     DAMAGE[name](path)
     with pytest.warns(UserWarning, match="cache entry abababababab is damaged"):
-        assert runs.load(KEY) is None
+        assert work.load(KEY) is None
     entry()
-    assert runs.load(KEY)["x"].tolist() == [0, 1, 2]
+    assert work.load(KEY)["x"].tolist() == [0, 1, 2]
 
 
 def test_what_is_not_finite_is_not_kept(own_cache):
     for value in (np.nan, np.inf):
         with pytest.raises(ValueError, match="theta: not all finite"):
-            runs.store(KEY, {"theta": np.array([1.0, value])})
+            work.store(KEY, {"theta": np.array([1.0, value])})
     assert not list(own_cache.rglob("*.npz"))
-    runs.store(KEY, {"skew": np.array([1.0, np.nan])}, undefined=True)
-    assert np.isnan(runs.load(KEY)["skew"][1])
+    work.store(KEY, {"skew": np.array([1.0, np.nan])}, undefined=True)
+    assert np.isnan(work.load(KEY)["skew"][1])
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.warns(UserWarning, match="the cache cannot be written"):
-        runs.store(KEY, {"x": np.zeros(1)})
-    assert runs.load(KEY) is None
+        work.store(KEY, {"x": np.zeros(1)})
+    assert work.load(KEY) is None
 
 
 def test_a_full_disk_is_an_error(monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runs, "write_atomic", full)
+    monkeypatch.setattr(work, "write_atomic", full)
     with pytest.raises(OSError, match="No space left"):
-        runs.store(KEY, {"x": np.zeros(1)})
+        work.store(KEY, {"x": np.zeros(1)})
 
 
 def test_no_pickle_enters_the_cache():
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        runs.store("ab" * 32, {"x": np.array([object()])})
+        work.store("ab" * 32, {"x": np.array([object()])})
 
 
 def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "file"
-    runs.write_atomic(path, b"old")
+    work.write_atomic(path, b"old")
     with pytest.raises(TypeError):
-        runs.write_atomic(path, "not bytes")
+        work.write_atomic(path, "not bytes")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mialib import config, datasets, machine, nets, runs, targets
+from mialib import config, datasets, machine, nets, runs, targets, work
 from mialib.config import Target
 
 TINY = Target("mnist", "lenet", 3, 64, 1e-3, decay=0.0, augment=False, scale="mnist", observe=2)
@@ -256,7 +256,7 @@ def test_a_lost_observation_is_made_again(demo):
     targets.train("mnist-lenet", "demo")
     data = targets.images(TINY, "demo")
     before = targets.observations("mnist-lenet", "demo")[2]
-    runs._path(targets._observation("mnist-lenet", TINY, data, 2)).unlink()
+    work._path(targets._observation("mnist-lenet", TINY, data, 2)).unlink()
     with pytest.raises(ValueError, match="was not watched in training here"):
         targets.observations("mnist-lenet", "demo")
     targets.train("mnist-lenet", "demo")

@@ -255,7 +255,7 @@ def refuse(*_):
 def test_cached_models_are_not_trained_again(monkeypatch):
     X, y, members, words = problem()
     first = fit_many(MODELS[0], Recipe(2), X, y, members, words)
-    monkeypatch.setattr(training, "_fit_job", refuse)
+    monkeypatch.setattr(training, "_run", refuse)
     assert (fit_many(MODELS[0], Recipe(2), X, y, members, words) == first).all()
     with pytest.raises(AssertionError, match="trained again"):
         fit_many(MODELS[0], Recipe(3), X, y, members, words)

@@ -1,8 +1,5 @@
 """Attack models: one binary classifier a true class, on the prediction vector (Shokri et al. 2017, V-D)."""
 
-import sys
-
-import joblib
 import numpy as np
 import scipy.special
 from sklearn.base import ClassifierMixin
@@ -10,7 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
-from mialib import config, machine, models, runs, training
+from mialib import models, runs, training, work
 from mialib.attacks import Observations, Result
 
 KINDS = ("nn", "logistic", "forest", "xgboost")
@@ -70,19 +67,12 @@ def _networks(kind: str, shadow: Observations, rows: list, asked: list, words: t
 
 
 def _sklearn(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
-    """Cached as a whole, because these models are not kept: only their answers are."""
-    source = runs.source_digest(runs, sys.modules[__name__]) + runs.versions("numpy", "scikit-learn", "xgboost")
-    key = runs.digest("sklearn", source, shadow, asked, words)
-    if (entry := runs.load(key)) is None:
-        seeds = [int(runs.stream(*words, number).integers(2**31)) for number in range(len(rows))]
-        jobs = (
-            joblib.delayed(_fit_one)(kind, shadow.vectors[row], shadow.member[row], ask, seed)
-            for row, ask, seed in zip(rows, asked, seeds, strict=True)
-        )
-        answers = machine.parallel(jobs, config.workers())
-        entry = {f"{i}-{j}": value for i, answer in enumerate(answers) for j, value in enumerate(answer)}
-        runs.store(key, entry)
-    return [[entry[f"{i}-{j}"] for j in range(len(ask))] for i, ask in enumerate(asked)]
+    seeds = [int(runs.stream(*words, number).integers(2**31)) for number in range(len(rows))]
+    jobs = [
+        (kind, shadow.vectors[row], shadow.member[row], ask, seed)
+        for row, ask, seed in zip(rows, asked, seeds, strict=True)
+    ]
+    return work.every(_fit_one, jobs, shadow, asked, words, runs.versions("numpy", "scikit-learn", "xgboost"))
 
 
 def _fit_one(kind: str, X: np.ndarray, member: np.ndarray, asked: list[np.ndarray], seed: int) -> list[np.ndarray]:

@@ -5,12 +5,10 @@ model, the rest is asked. "As released" is what github.com/shrezaei/MI-Attack do
 """
 
 import math
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import joblib
 import numpy as np
 import pandas as pd
 import scipy.special
@@ -20,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RandomizedSearchCV, RepeatedStratifiedKFold
 from xgboost import XGBClassifier
 
-from mialib import arrays, config, machine, metrics, models, runs, training
+from mialib import arrays, metrics, models, runs, source, training, work
 
 KINDS = ("nn", "forest", "xgboost", "logistic")
 SAMPLINGS = ("none", "under", "over")
@@ -123,7 +121,7 @@ def attack(
     search: Search = SEARCH["laptop"],
     share: float = 0.8,
 ) -> Scored:
-    """Train one attack model a class on the known records and ask it about the others; cached.
+    """Train one attack model a class on the known records and ask it about the others.
 
     kind: "nn" (128-64 ReLU), "forest", "xgboost" (random search) or "logistic"; features (n, d) float as the target
     gives them, not scaled; y (n,) true classes, member bool (n,); words: seed words; `least`: a class with fewer
@@ -143,17 +141,11 @@ def attack(
     ask = [asked[y[asked] == label] for label in labels]
     if not labels:
         return Scored(np.zeros(0, np.int64), np.zeros(0), skipped)
-    source = runs.source_digest(runs, models, training, sys.modules[__name__])
-    source += runs.versions("numpy", "torch", "scikit-learn", "xgboost")
     names = [(*words, kind, sampling, label) for label in labels]
-    key = runs.digest("known", source, kind, features, member, train, ask, names, search)
-    if (entry := runs.load(key)) is None:
-        fit = _networks if kind == "nn" else _searched
-        rows, score = np.concatenate(ask), np.concatenate(fit(kind, features, member, train, ask, names, search))
-        order = np.argsort(rows)
-        entry = {"rows": rows[order], "score": score[order]}
-        runs.store(key, entry)
-    return Scored(entry["rows"], entry["score"], skipped)
+    fit = _networks if kind == "nn" else _searched
+    rows, score = np.concatenate(ask), np.concatenate(fit(kind, features, member, train, ask, names, search))
+    order = np.argsort(rows)
+    return Scored(rows[order], score[order], skipped)
 
 
 def _features(kind: str, features: np.ndarray) -> np.ndarray:
@@ -184,21 +176,23 @@ def _searched(
     kind: str, X: np.ndarray, member: np.ndarray, train: list, ask: list, names: list[tuple], search: Search
 ) -> list[np.ndarray]:
     fit = {"forest": _forest, "xgboost": _xgboost, "logistic": _logistic}[kind]
-    jobs = (
-        joblib.delayed(_fit_one)(fit, X[rows], member[rows], X[asked], search, int(runs.stream(*name).integers(2**31)))
+    jobs = [
+        (fit, X[rows], member[rows], X[asked], search, int(runs.stream(*name).integers(2**31)))
         for rows, asked, name in zip(train, ask, names, strict=True)
-    )
-    return list(machine.parallel(jobs, min(len(names), config.workers())))
+    ]
+    libraries = runs.versions("numpy", "scikit-learn", "xgboost")
+    found = work.every(_fit_one, jobs, source.digest(fit), X, member, train, ask, names, search, libraries)
+    return [score for (score,) in found]
 
 
 def _fit_one(
     fit: Callable, X: np.ndarray, member: np.ndarray, asked: np.ndarray, search: Search, seed: int
-) -> np.ndarray:
+) -> tuple[np.ndarray]:
     """P(member) of each of `asked`."""
     with warnings.catch_warnings():
         # The released logistic regression stops after scikit-learn's 100 steps, converged or not.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return fit(search, seed).fit(X, member.astype(int)).predict_proba(asked)[:, 1].astype(float)
+        return (fit(search, seed).fit(X, member.astype(int)).predict_proba(asked)[:, 1].astype(float),)
 
 
 def _forest(search: Search, seed: int) -> RandomizedSearchCV:

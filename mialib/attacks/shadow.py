@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mialib import locks, models, runs, training
+from mialib import models, training
 from mialib.attacks import Observations
 from mialib.config import Row
 from mialib.datasets import Dataset
@@ -36,9 +36,7 @@ def parameters(data: Dataset, row: Row, seed: int, role: str, side: list[Split],
     recipe = training.Recipe(row.epochs, row.batch, l2=l2)
     words = [(seed, role, data.name, row.size, i) for i in range(len(side))]
     members = [split.members for split in side]
-    model = architecture(data, row)
-    with locks.held("models", model, recipe, data.digest, words[:1]):
-        return training.fit_many(model, recipe, data.X, data.y, members, words)
+    return training.fit_many(architecture(data, row), recipe, data.X, data.y, members, words)
 
 
 def architecture(data: Dataset, row: Row) -> models.Model:
@@ -49,16 +47,8 @@ def architecture(data: Dataset, row: Row) -> models.Model:
 
 
 def ask(model: models.Model, theta: np.ndarray, data: Dataset, split: Split) -> Observations:
-    """What a model says of its members and non-members, as logits. A CNN's answers are cached: they are dear."""
+    """What a model says of its members and non-members, as logits."""
     rows = np.concatenate([split.members, split.non_members])
-    member = np.arange(len(rows)) < len(split.members)
-    X = data.X[rows]
-    if isinstance(model, models.MLP):
-        return Observations(models.logits(model, theta, X), data.y[rows], member)
-    source = runs.source_digest(models, runs) + runs.versions("numpy", "torch")
-    key = runs.digest("ask", source, model, theta, X)
-    with locks.held(key):
-        if (entry := runs.load(key)) is None:
-            entry = {"logits": models.logits(model, theta, X)}
-            runs.store(key, entry)
-    return Observations(entry["logits"], data.y[rows], member)
+    return Observations(
+        training.ask(model, theta, data.X[rows]), data.y[rows], np.arange(len(rows)) < len(split.members)
+    )
