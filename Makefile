@@ -1,6 +1,6 @@
 # make figures [PROFILE=demo|laptop|paper] [NOTEBOOKS="01 02"] [SEED=0] [FRESH=1]   run the notebooks into build/PROFILE
 # TORCH=cpu or TORCH=cuda, with any of these, at the first call: the build of PyTorch to install (docs/install.md)
-# make test | lint | bench | drill | publish | site | clean               README.md says what each is for
+# make test | lint | bench | drill | publish | site | clean               docs/running.md says what each is for
 PYTHON = python3
 PROFILE = demo
 NOTEBOOKS =

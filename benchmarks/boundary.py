@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.measure import contender, show
-from mialib import boundary, nets, runs
+from mialib import runs
+from mialib.attacks import boundary
+from mialib.models import nets
 
 NETWORKS = {"lenet": (1, 28, 28), "alexnet": (3, 32, 32), "resnet-20": (3, 32, 32)}
 LOOP, BATCHED, STEPS = 4, 128, 60  # images of each side, and steps at most

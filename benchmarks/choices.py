@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import contender, show
-from mialib import machine, models, nets, training
+from mialib import machine
+from mialib.models import fit, nets, small
 
 NETWORKS = {"lenet": (1, 28), "alexnet": (3, 32), "resnet-8-4": (3, 32), "densenet-10-4": (3, 32)}
 TURNS, SECONDS = 5, 0.3
@@ -41,15 +42,15 @@ def step(network: str, precision: str, last: bool) -> Callable[[], None]:
     return once
 
 
-def fit(product: Callable) -> Callable[[], None]:
+def fit_one(product: Callable) -> Callable[[], None]:
     """One epoch of Location's network on 1,200 dense records."""
     rng = np.random.default_rng(0)
     X, y = rng.random((1200, 446), np.float32), rng.integers(30, size=1200)
 
     def once() -> None:
-        usual, training._product = training._product, product
-        training._fit_job(0, (models.MLP((446, 128, 30)), training.Recipe(1), X, y, (0,)))
-        training._product = usual
+        usual, fit._product = fit._product, product
+        fit._fit_job(0, (small.MLP((446, 128, 30)), fit.Recipe(1), X, y, (0,)))
+        fit._product = usual
 
     return once
 
@@ -74,7 +75,7 @@ def contenders() -> dict[str, dict[str, Callable[[], None]]]:
         found[f"precision, {name}"] = {kind: step(name, kind, last) for kind in (best, other)}
         ways = {"channels last": step(name, best, True), "channels first": step(name, best, False)}
         found[f"memory, {name}"] = ways if last else dict(reversed(ways.items()))
-    found["products, 446-128-30"] = {"NumPy": fit(training._product), "PyTorch": fit(torch_product)}
+    found["products, 446-128-30"] = {"NumPy": fit_one(fit._product), "PyTorch": fit_one(torch_product)}
     found["tanh of 100 x 128"] = {"NumPy": tanh("numpy"), "PyTorch": tanh("torch")}
     return found
 
@@ -82,7 +83,7 @@ def contenders() -> dict[str, dict[str, Callable[[], None]]]:
 def both() -> dict[str, Any]:
     """Choice -> [name, milliseconds] of both ways, each the median of TURNS."""
     results = {}
-    with models.one_thread():
+    with small.one_thread():
         for choice, ways in contenders().items():
             spent: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(TURNS + 1):  # the first one warms up

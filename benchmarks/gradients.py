@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from scipy import stats
 
 from benchmarks.measure import contender, show
-from mialib import gradients, models, nets, runs
+from mialib import runs
+from mialib.attacks import gradients
+from mialib.models import nets, small
 
 NETWORKS = {  # network -> channels, side, records, claim (times as fast)
     "lenet": (1, 28, 500, 15),
@@ -55,7 +57,7 @@ def both(network: str) -> dict[str, float]:
     x = torch.from_numpy(rng.normal(size=(n, channels, side, side)).astype(np.float32))
     y = torch.from_numpy(rng.integers(0, 10, n))
     spent: dict[str, list[float]] = {"loop": [], "per_record": []}
-    with models.one_thread():
+    with small.one_thread():
         for turn in range(TURNS + 1):  # the first one warms up
             for name, way in (("loop", loop), ("per_record", ours)):
                 start = time.process_time()

@@ -12,18 +12,19 @@ import torch
 
 from benchmarks.measure import contender, show
 from benchmarks.training import BATCH, descend, peak
-from mialib import models, runs
-from mialib import training as engine
+from mialib import runs
+from mialib.models import fit as engine
+from mialib.models import small
 
 SHADOWS, RECORDS, EPOCHS, CLASSES = 4, 5000, 4, 10
-MODEL = models.CNN((3, 32, 32), CLASSES)
+MODEL = small.CNN((3, 32, 32), CLASSES)
 HERE = "benchmarks.images"
 
 
 def flop() -> int:
     """Of one model and epoch: multiply-adds count two; forward, then both gradients, but the images need none."""
     first, second = (MODEL.inputs[1] - MODEL.kernel + 1, (MODEL.inputs[1] - MODEL.kernel + 1) // 2 - MODEL.kernel + 1)
-    weights = [weight.size for weight, _ in models.layers(MODEL, np.empty(models.n_parameters(MODEL)))]
+    weights = [weight.size for weight, _ in small.layers(MODEL, np.empty(small.n_parameters(MODEL)))]
     uses = [first**2, second**2, 1, 1]  # of each weight for an image
     passes = [2, 3, 3, 3]
     return 2 * RECORDS * sum(w * u * p for w, u, p in zip(weights, uses, passes, strict=True))
@@ -46,7 +47,7 @@ def ours(shadows: int, workers: int | None = None) -> dict[str, float]:
     members, words = [np.arange(RECORDS)] * shadows, [(0, i) for i in range(shadows)]
     thetas = engine.fit_many(MODEL, engine.Recipe(EPOCHS, BATCH), X, y, members, words, executor)
     seconds = time.perf_counter() - start
-    hits = [models.logits(MODEL, theta, X[others]).argmax(1) == y[others] for theta in thetas]
+    hits = [small.logits(MODEL, theta, X[others]).argmax(1) == y[others] for theta in thetas]
     return _result(seconds, shadows, float(np.mean(hits)))
 
 

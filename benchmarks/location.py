@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from benchmarks.measure import contender, show
-from mialib import datasets, defenses, metrics, models, splits, training
-from mialib.attacks import Observations, classifiers, pool, shadow
-from mialib.config import Row
+from mialib import metrics
+from mialib.attacks import Observations, classifiers, defenses, pool, shadow
+from mialib.data import datasets, splits
+from mialib.models import fit, small
+from mialib.papers.shokri2017.experiments import Row
 
 ROW = Row("location-30", 1200, 60, 1, 128, 200)
-MODEL = models.MLP((446, 128, 30))
+MODEL = small.MLP((446, 128, 30))
 PEER_KINDS = ("nn", "rf", "gb", "lr")
 HERE = "benchmarks.location"
 
@@ -46,8 +48,8 @@ def peer() -> dict[str, Any]:
     data = datasets.load("location-30", "laptop")
     [target], side = splits.targets_and_shadows(len(data.y), ROW.size, 1, ROW.shadows, 0, data.name)
     asked = np.concatenate([target.members, target.non_members])
-    [theta] = training.fit_many(
-        MODEL, training.Recipe(ROW.epochs), data.X, data.y, [target.members], [(0, "target", data.name, ROW.size, 0)]
+    [theta] = fit.fit_many(
+        MODEL, fit.Recipe(ROW.epochs), data.X, data.y, [target.members], [(0, "target", data.name, ROW.size, 0)]
     )
     victim, y, member = _classifier(theta), data.y[asked], np.arange(len(asked)) < ROW.size
     # All that our shadows draw from: together they have seen the whole shadow side.
@@ -56,8 +58,8 @@ def peer() -> dict[str, Any]:
     start = time.perf_counter()
     shadows = ShadowModels(_classifier(), num_shadow_models=ROW.shadows, random_state=0)
     for each in shadows._shadow_models:
-        fit = each.fit
-        each.fit = lambda x, y, fit=fit: fit(x, y, batch_size=ROW.batch, nb_epochs=ROW.epochs)
+        own = each.fit
+        each.fit = lambda x, y, own=own: own(x, y, batch_size=ROW.batch, nb_epochs=ROW.epochs)
     X = data.X.astype(np.float32)
     (seen_x, seen_y, seen_p), (new_x, new_y, new_p) = shadows.generate_shadow_dataset(
         X[shadow_side], np.eye(30, dtype=np.float32)[data.y[shadow_side]]
@@ -82,7 +84,7 @@ def _classifier(theta: np.ndarray | None = None) -> Any:
     net = torch.nn.Sequential(torch.nn.Linear(446, 128), torch.nn.Tanh(), torch.nn.Linear(128, 30), torch.nn.Softmax(1))
     if theta is not None:
         with torch.no_grad():
-            for layer, (weight, bias) in zip((net[0], net[2]), models.layers(MODEL, theta), strict=True):
+            for layer, (weight, bias) in zip((net[0], net[2]), small.layers(MODEL, theta), strict=True):
                 layer.weight.copy_(torch.from_numpy(weight.T.copy()))
                 layer.bias.copy_(torch.from_numpy(bias.copy()))
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)

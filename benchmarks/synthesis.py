@@ -14,9 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks.measure import contender, show
-from mialib import models, runs, signals, simulate, synthesis, training
+from mialib import runs
+from mialib.attacks import synthesis
+from mialib.data import simulate
+from mialib.models import fit, small
 
-MODEL = models.MLP((600, 128, 100))
+MODEL = small.MLP((600, 128, 100))
 RECORDS, EPOCHS = 10_000, 30  # that the target is trained on
 LOOP, BATCHED = 3, 100  # records wanted of each class
 SEARCH = synthesis.PUBLISHED
@@ -27,9 +30,9 @@ WAYS = {"module": "PyTorch module", "numpy": "bare NumPy"}
 def target(way: str) -> tuple[Callable[[np.ndarray], np.ndarray], list[float]]:
     """A trained network as `predict`, and the list that takes the seconds of each call."""
     X, y = simulate.purchases(100, 2 * RECORDS)
-    recipe, words = training.Recipe(EPOCHS), (0, "bench", "synthesis")
-    [theta] = training.fit_many(MODEL, recipe, X, y, [np.arange(RECORDS)], [words], "serial")
-    (W, b), (V, c) = models.layers(MODEL, theta)
+    recipe, words = fit.Recipe(EPOCHS), (0, "bench", "synthesis")
+    [theta] = fit.fit_many(MODEL, recipe, X, y, [np.arange(RECORDS)], [words], "serial")
+    (W, b), (V, c) = small.layers(MODEL, theta)
     net = torch.nn.Sequential(
         torch.nn.Linear(600, 128), torch.nn.Tanh(), torch.nn.Linear(128, 100), torch.nn.Softmax(1)
     )
@@ -37,7 +40,7 @@ def target(way: str) -> tuple[Callable[[np.ndarray], np.ndarray], list[float]]:
     net.requires_grad_(False)
     answer = {
         "module": lambda x: net(torch.from_numpy(x).float()).numpy(),
-        "numpy": lambda x: signals.softmax(np.tanh(x.astype(np.float32) @ W + b) @ V + c),
+        "numpy": lambda x: small.softmax(np.tanh(x.astype(np.float32) @ W + b) @ V + c),
     }[way]
     spent = []
 
@@ -82,7 +85,7 @@ def batched(way: str) -> dict[str, float]:
     """`synthesize`, all classes side by side."""
     predict, spent = target(way)
     wanted, start = np.arange(100).repeat(BATCHED), time.perf_counter()
-    made = synthesis.synthesize(predict, synthesis.binary(600), wanted, (0, "bench"))
+    made = synthesis.synthesize(predict, 600, wanted, (0, "bench"))
     return _result(made.confidence, spent, made.queries.sum(), time.perf_counter() - start)
 
 

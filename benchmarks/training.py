@@ -15,9 +15,11 @@ from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import contender, show
-from mialib import config, models, runs, simulate
-from mialib import training as engine
-from mialib.models import MLP
+from mialib import config, runs
+from mialib.data import simulate
+from mialib.models import fit as engine
+from mialib.models import small
+from mialib.models.small import MLP
 
 SHADOWS, RECORDS, EPOCHS, BATCH = 20, 10_000, 20, 100
 MODEL = MLP((600, 128, 100))
@@ -46,7 +48,7 @@ def ours(shadows: int, workers: int | None = None) -> dict[str, float]:
     start = time.perf_counter()
     thetas = engine.fit_many(MODEL, engine.Recipe(EPOCHS, BATCH), X, y, members[:shadows], words, executor)
     seconds = time.perf_counter() - start
-    hits = [models.logits(MODEL, theta, X[others]).argmax(1) == y[others] for theta in thetas]
+    hits = [small.logits(MODEL, theta, X[others]).argmax(1) == y[others] for theta in thetas]
     return _result(seconds, shadows, float(np.mean(hits)))
 
 

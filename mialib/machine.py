@@ -13,9 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import joblib
-from threadpoolctl import threadpool_limits
-
 # Flags of processors that multiply bfloat16 numbers in one instruction. All others emulate it: 2 to 50 times slower
 # than float32. ARM's "bf16" is left out, as it was not tried.
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
@@ -82,6 +79,9 @@ def parallel(tasks: Iterable[tuple], workers: int, unordered: bool = False) -> I
     One after another in this process, on one thread, for a single worker and where the system has no semaphores (some
     containers): joblib could only offer threads there, which would share the libraries' own.
     """
+    import joblib  # takes long, and whoever only asks for the precision does without
+    from threadpoolctl import threadpool_limits
+
     if workers < 2 or "loky" not in joblib.parallel.BACKENDS:
         for function, arguments, named in tasks:
             with threadpool_limits(1):

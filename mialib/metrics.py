@@ -92,6 +92,33 @@ def per_class(
     return pd.DataFrame(rows, index=pd.RangeIndex(classes, name="class"))
 
 
+def counts(y: np.ndarray, member: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+    """True positives, false negatives, false positives, true negatives in each class, (classes,) each.
+
+    y int (n,), member and predicted bool (n,).
+    """
+    sides = ((True, True), (True, False), (False, True), (False, False))
+    return tuple(np.bincount(y[(member == side) & (predicted == said)], minlength=classes) for side, said in sides)
+
+
+def rates(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
+    """Threshold metrics, and fnr, of counts (or shares) of records (…,); undefined values are nan, as in `evaluate`."""
+    tp, fn, fp, tn = (np.asarray(count, dtype=float) for count in (tp, fn, fp, tn))
+    members, others = tp + fn, fp + tn
+    both = np.where((members > 0) & (others > 0), 1.0, NAN)
+    found = {
+        "accuracy": _ratio(tp + tn, members + others),
+        "precision": _ratio(tp, tp + fp) * both,
+        "recall": _ratio(tp, members),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn) * both,
+        "precision_nonmember": _ratio(tn, tn + fn) * both,
+        "recall_nonmember": _ratio(tn, others),
+        "fpr": _ratio(fp, others),
+        "fnr": _ratio(fn, members),
+    }
+    return found | {"balanced_accuracy": (found["recall"] + found["recall_nonmember"]) / 2}
+
+
 def bootstrap(
     member: np.ndarray, score: np.ndarray, predicted: np.ndarray, rng: np.random.Generator, repeats: int = 1000
 ) -> dict[str, tuple[float, float]]:
@@ -110,12 +137,13 @@ def bootstrap(
     rank = np.unique(-score, return_inverse=True)[1]  # 0 = largest score
     inside, outside = (rank[member], predicted[member]), (rank[~member], predicted[~member])
     groups = int(rank.max()) + 1
-    counts, curves = np.empty((repeats, 2)), np.empty((repeats, 1 + len(FPR_LIMITS)))
+    drawn, curves = np.empty((repeats, 2)), np.empty((repeats, 1 + len(FPR_LIMITS)))
     for i in range(repeats):
-        members_at, counts[i, 0] = _resample(*inside, groups, rng)
-        others_at, counts[i, 1] = _resample(*outside, groups, rng)
+        members_at, drawn[i, 0] = _resample(*inside, groups, rng)
+        others_at, drawn[i, 1] = _resample(*outside, groups, rng)
         curves[i] = _curve(members_at, others_at)
-    values = _rates(*counts.T, len(inside[0]), len(outside[0]))
+    hits, alarms = drawn.T
+    values = rates(hits, len(inside[0]) - hits, alarms, len(outside[0]) - alarms)
     values |= dict(zip(("auc", *FPR_LIMITS), curves.T, strict=True))
     return {name: _percentiles(values[name]) for name in METRICS}
 
@@ -237,23 +265,8 @@ def _curve(members_at, others_at):
     return 1 - lost / (members * others), *tpr[below]
 
 
-def _rates(tp, fp, members, others):
-    """The threshold metrics for arrays of true and false positives, as `evaluate` defines them."""
-    fn, tn = members - tp, others - fp
-    return {
-        "accuracy": (tp + tn) / (members + others),
-        "balanced_accuracy": (tp / members + tn / others) / 2,
-        "precision": _ratio(tp, tp + fp),
-        "recall": tp / members,
-        "precision_nonmember": _ratio(tn, tn + fn),
-        "recall_nonmember": tn / others,
-        "fpr": fp / others,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-    }
-
-
 def _ratio(part, whole):
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(part, dtype=float) / whole
 
 

@@ -128,21 +128,3 @@ def _git(*arguments: str) -> str:
     elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(config.ROOT), *arguments]
     return subprocess.run(command, capture_output=True, check=True, encoding="utf-8", env=elsewhere).stdout
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def files_of(stem: str, folder: Path) -> list[Path]:
-    """Sorted files in `folder` that the notebook `stem` has saved: named stem.* or stem_*.*.
-
-    Names may begin alike ("01_a" and "01_a_b"): a file is of the longest stem that fits, among this one and those that
-    have a record (<stem>.json) there.
-    """
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    stems = {stem, *(path.stem for path in paths if path.suffix == ".json")}
-    return [path for path in paths if _owner(path.name, stems) == stem]
-
-
-def _owner(name: str, stems: set[str]) -> str:
-    return max((stem for stem in stems if name.startswith((f"{stem}.", f"{stem}_"))), key=len, default="")

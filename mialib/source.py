@@ -97,7 +97,8 @@ def _at(path: Path, name: str, *stamp: int) -> _Module:
 @functools.cache
 def _paths(root: Path) -> dict[str, Path]:
     files = {path.relative_to(root).with_suffix(""): path for path in root.glob(f"{PACKAGE}/**/*.py")}
-    return {".".join(place.parts).removesuffix(".__init__"): path for place, path in files.items()}
+    names = {".".join(place.parts).removesuffix(".__init__"): path for place, path in files.items()}
+    return {name: path for name, path in names.items() if name != PACKAGE}  # that holds the version, no results
 
 
 def _read(name: str, text: str) -> _Module:

@@ -32,11 +32,12 @@ from unittest import mock
 
 import nbformat
 import numpy as np
-import pooch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mialib import __main__ as command_line
-from mialib import batch, config, datasets, runs, work
+from companion import __main__ as command_line
+from companion import jobs
+from mialib import config, runs, work
+from mialib.data import datasets, files
 
 KILLS = 20
 MODELS = 6  # that a notebook needs
@@ -65,8 +66,8 @@ work.write_atomic(config.figures_dir(profile) / (name + ".json"), record.encode(
 RUNNER = """
 import sys
 from pathlib import Path
-from mialib import __main__, batch
-batch.NOTEBOOKS = Path(sys.argv[1])
+from companion import __main__, jobs
+jobs.NOTEBOOKS = Path(sys.argv[1])
 sys.exit(__main__.main(["run", "--out", sys.argv[2], "--workers", "2", "--memory", "100"]))
 """
 
@@ -122,15 +123,15 @@ class Place:
         printed, _ = runner.communicate()
         return runner.returncode, printed
 
-    def jobs(self, out: Path) -> list[batch.Job]:
-        return batch.plan([], "demo", 0, 1, out, self.notebooks)
+    def jobs(self, out: Path) -> list[jobs.Job]:
+        return jobs.plan([], "demo", 0, out, self.notebooks)
 
     def done(self, out: Path) -> dict[str, dict[str, bytes]]:
         """The files of each finished result."""
         return {
             job.stem: {path.name: path.read_bytes() for path in (job.executed, job.html, *job.figures())}
             for job in self.jobs(out)
-            if batch.state(job) == "done"
+            if jobs.state(job) == "done"
         }
 
 
@@ -175,11 +176,9 @@ def kills(folder: Path) -> Tally:
         runner.send_signal(signal.SIGKILL)
         runner.communicate()
         after = place.done(out)
-        intact = all(after.get(stem) == files for stem, files in before.items())
+        intact = all(after.get(stem) == files for stem, files in before.items()) and not damaged(place.cache)
         right = all(wanted[name] == record for name, record in answers(after).items())
-        tally.check(
-            intact and right and not damaged(place.cache), f"kill {tally.tried}: {sorted(before)} {sorted(after)}"
-        )
+        tally.check(intact and right, f"kill {tally.tried}: {sorted(before)} {sorted(after)}")
     code, printed = place.run(out)
     tally.check(code == 0 and answers(place.done(out)) == wanted, f"the run after the last kill: {printed}")
     return tally
@@ -187,12 +186,8 @@ def kills(folder: Path) -> Tally:
 
 def damaged(cache: Path) -> list[str]:
     """Entries that are not what was stored."""
-    wrong = []
-    for path in cache.rglob("*.npz"):
-        raw = path.read_bytes()
-        if hashlib.sha256(path.stem.encode() + raw[:-32]).digest() != raw[-32:]:
-            wrong.append(path.name)
-    return wrong
+    found = ((path, path.read_bytes()) for path in cache.rglob("*.npz"))
+    return [path.name for path, raw in found if hashlib.sha256(path.stem.encode() + raw[:-32]).digest() != raw[-32:]]
 
 
 def flips(folder: Path) -> Tally:
@@ -206,10 +201,8 @@ def flips(folder: Path) -> Tally:
         for kind, content in spoilt(whole, rng):
             path.write_bytes(content)
             found, told = looked_up(path.stem)
-            tally.check(
-                found is None and told == 1 and not path.exists(),
-                f"{path.name}, {kind}: {found!r:.80}, {told} warnings",
-            )
+            gone = found is None and not path.exists()
+            tally.check(gone and told == 1, f"{path.name}, {kind}: {found!r:.80}, {told} warnings")
             path.write_bytes(whole)
             tally.check(work.load(path.stem)["theta"].tobytes() == stored, f"{path.name} is no longer read")
     for job in place.jobs(out):
@@ -217,9 +210,9 @@ def flips(folder: Path) -> Tally:
             whole = path.read_bytes()
             for kind, content in spoilt(whole, rng):
                 path.write_bytes(content)
-                tally.check(batch.state(job) == "out of date", f"{path.name}, {kind}: called done")
+                tally.check(jobs.state(job) == "out of date", f"{path.name}, {kind}: called done")
             path.write_bytes(whole)
-            tally.check(batch.state(job) == "done", f"{path.name} is whole again and not called done")
+            tally.check(jobs.state(job) == "done", f"{path.name} is whole again and not called done")
     for path in (*cached, *(path for job in place.jobs(out) for path in (job.executed, *job.figures()))):
         if path.stat().st_size:
             path.write_bytes(dict(spoilt(path.read_bytes(), rng))["a bit"])
@@ -267,11 +260,8 @@ def entry(seed: int) -> dict[str, np.ndarray]:
 
 
 def same(found: dict[str, np.ndarray] | Exception | None, seed: int) -> bool:
-    return (
-        isinstance(found, dict)
-        and list(found) == ["theta"]
-        and found["theta"].tobytes() == entry(seed)["theta"].tobytes()
-    )
+    theta = entry(seed)["theta"].tobytes()
+    return isinstance(found, dict) and list(found) == ["theta"] and found["theta"].tobytes() == theta
 
 
 def npy(shape: str) -> bytes:
@@ -533,10 +523,10 @@ class Handler(BaseHTTPRequestHandler):
 FETCH = """
 import sys
 from dataclasses import replace
-from mialib import datasets
+from mialib.data import files
 place, address, digest = sys.argv[1:]
-datasets.REGISTRY[place] = replace(datasets.REGISTRY[place], address=address, size=None, digest=digest)
-datasets.fetch_file(place)
+files.REGISTRY[place] = replace(files.REGISTRY[place], address=address, size=None, digest=digest)
+files.fetch_file(place)
 """
 
 
@@ -553,34 +543,33 @@ def downloads(folder: Path) -> Tally:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sha = f"sha256:{hashlib.sha256(body).hexdigest()}"
     address = f"http://127.0.0.1:{server.server_port}/file"
-    file = replace(datasets.REGISTRY[place], address=address, size=len(body), digest=sha)
-    impatient = lambda **how: pooch_downloader(**how | {"timeout": 1, "progressbar": False})  # noqa: E731
-    pooch_downloader, os.environ["NO_PROXY"] = pooch.HTTPDownloader, "127.0.0.1"
+    file = replace(files.REGISTRY[place], address=address, size=len(body), digest=sha)
+    os.environ["NO_PROXY"] = "127.0.0.1"
     with (
-        mock.patch.dict(datasets.REGISTRY, {place: file}),
-        mock.patch("pooch.HTTPDownloader", impatient),
-        mock.patch("pooch.core.time", mock.Mock(sleep=lambda seconds: None)),
-        mock.patch.object(datasets, "PATIENCE", 2),
+        mock.patch.dict(files.REGISTRY, {place: file}),
+        mock.patch.object(files, "TIMEOUT", 1),
+        mock.patch.object(files, "PATIENCE", 2),
+        mock.patch.object(files, "tqdm", partial(files.tqdm, disable=True)),
+        mock.patch.object(files, "time", mock.Mock(sleep=lambda seconds: None, time=time.time)),
     ):
-        pooch.get_logger().setLevel("CRITICAL")
         for name, answer in ANSWERS.items():
             server.answer = answer
-            error = raised(lambda: datasets.fetch_file(place))
+            error = raised(lambda: files.fetch_file(place))
             if answer[-1]:
                 tally.check(error is None and path.read_bytes() == body, f"{name}: {error!r}")
             else:
                 clear = isinstance(error, ValueError | FileNotFoundError) and "\n" not in str(error)
                 tally.check(clear and not path.exists(), f"{name}: {error!r}, accepted: {path.exists()}")
             server.answer = ANSWERS["whole"]
-            error = raised(lambda: datasets.fetch_file(place))
+            error = raised(lambda: files.fetch_file(place))
             tally.check(error is None and path.read_bytes() == body, f"after {name}: {error!r}")
             path.unlink(missing_ok=True)
         for name, elsewhere, variables, reason in unreachable(server.server_port):
             with (
-                mock.patch.dict(datasets.REGISTRY, {place: replace(file, address=elsewhere)}),
+                mock.patch.dict(files.REGISTRY, {place: replace(file, address=elsewhere)}),
                 mock.patch.dict(os.environ, variables),
             ):
-                error = raised(lambda: datasets.fetch_file(place))
+                error = raised(lambda: files.fetch_file(place))
             tally.check(isinstance(error, FileNotFoundError) and reason in str(error), f"{name}: {error!r}")
         server.answer = ANSWERS["whole"]
         kill_a_download(tally, server, [place, address, sha])
@@ -593,13 +582,9 @@ def downloads(folder: Path) -> Tally:
 def unreachable(port: int) -> Iterator[tuple[str, str, dict[str, str], str]]:
     """Name, address, environment, and what must be told."""
     proxied = {"HTTPS_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": ""}
-    yield "a proxy that refuses", "https://mialib.invalid/file", proxied, "proxy refused (Tunnel connection failed: 407"
-    yield (
-        "no proxy there",
-        "https://mialib.invalid/file",
-        proxied | {"HTTPS_PROXY": "http://127.0.0.1:1"},
-        "proxy refused",
-    )
+    away, gone = "https://mialib.invalid/file", proxied | {"HTTPS_PROXY": "http://127.0.0.1:1"}
+    yield "a proxy that refuses", away, proxied, "proxy refused (Tunnel connection failed: 407"
+    yield "no proxy there", away, gone, "proxy refused"
     yield "nobody there", "http://127.0.0.1:1/file", {}, "Connection refused"
     yield "no TLS", f"https://127.0.0.1:{port}/file", {}, "SSL"
     nowhere = {"REQUESTS_CA_BUNDLE": "/nowhere.pem"}
@@ -609,32 +594,32 @@ def unreachable(port: int) -> Iterator[tuple[str, str, dict[str, str], str]]:
 def kill_a_download(tally: Tally, server: ThreadingHTTPServer, arguments: list[str]) -> None:
     """Of two downloads under way one is killed: the next fetch removes what it left, and not what the other has."""
     path = config.raw_dir() / arguments[0]
-    folders = lambda: set(path.parent.glob(".download-*"))  # noqa: E731
+    parts = lambda: set(path.parent.glob(".download-*"))  # noqa: E731
     while server.asked.acquire(blocking=False):
         pass
     server.go_on.clear()
-    children = []
-    found = []
+    children, found = [], []
+    command = [sys.executable, "-c", FETCH, *arguments]
     for _ in range(2):
-        children.append(
-            subprocess.Popen([sys.executable, "-c", FETCH, *arguments], cwd=config.ROOT, stderr=subprocess.DEVNULL)
-        )
+        children.append(subprocess.Popen(command, cwd=config.ROOT, stderr=subprocess.DEVNULL))
         if not server.asked.acquire(timeout=60):
             raise RuntimeError("the drill's own download does not begin")
-        found.append(folders())
+        found.append(parts())
     killed, alive = children
     killed.kill()
     killed.wait()
-    tally.check(len(found[0]) == 1 and len(found[1]) == 2, f"folders of downloads under way: {found}")
+    for part in found[0]:
+        os.utime(part, (0, time.time() - files.ABANDONED - 60))
+    tally.check(len(found[0]) == 1 and len(found[1]) == 2, f"files of downloads under way: {found}")
     other = f"{path.parent.name}/other"
     path.with_name("other").touch()
-    file = replace(datasets.REGISTRY[arguments[0]], size=None, digest=f"sha256:{hashlib.sha256().hexdigest()}")
-    with mock.patch.dict(datasets.REGISTRY, {other: file}):
-        datasets.fetch_file(other).unlink()
-    tally.check(folders() == found[1] - found[0], f"after a kill: {folders()} of {found[1]}")
+    file = replace(files.REGISTRY[arguments[0]], size=None, digest=f"sha256:{hashlib.sha256().hexdigest()}")
+    with mock.patch.dict(files.REGISTRY, {other: file}):
+        files.fetch_file(other).unlink()
+    tally.check(parts() == found[1] - found[0], f"after a kill: {parts()} of {found[1]}")
     server.go_on.set()
     code = alive.wait()
-    tally.check(code == 0 and path.read_bytes() == server.body and not folders(), f"the one not killed: {code}")
+    tally.check(code == 0 and path.read_bytes() == server.body and not parts(), f"the one not killed: {code}")
 
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -696,8 +681,8 @@ def read(data: bytes) -> str | Exception:
     path = config.raw_dir() / place
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    file = replace(datasets.REGISTRY[place], size=None, digest=f"sha256:{hashlib.sha256(data).hexdigest()}", rows=100)
-    with mock.patch.dict(datasets.REGISTRY, {place: file}), warnings.catch_warnings():
+    file = replace(files.REGISTRY[place], size=None, digest=f"sha256:{hashlib.sha256(data).hexdigest()}", rows=100)
+    with mock.patch.dict(files.REGISTRY, {place: file}), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return datasets.load("purchase-100", "paper").digest
@@ -750,7 +735,7 @@ def refused(command: list[str], place: Place) -> tuple[bool, str]:
     with (
         contextlib.redirect_stdout(io.StringIO()) as printed,
         contextlib.redirect_stderr(io.StringIO()) as told,
-        mock.patch.object(batch, "NOTEBOOKS", place.notebooks),
+        mock.patch.object(jobs, "NOTEBOOKS", place.notebooks),
     ):
         try:
             end = f"exit code {command_line.main(command)}"
@@ -763,16 +748,7 @@ def refused(command: list[str], place: Place) -> tuple[bool, str]:
     return good, f"{' '.join(command)}: {end}, {told.getvalue()}{printed.getvalue()}"
 
 
-PARTS = {
-    "kills": kills,
-    "flips": flips,
-    "cache": cache,
-    "full": full,
-    "together": together,
-    "downloads": downloads,
-    "archives": archives,
-    "parameters": parameters,
-}
+PARTS = {part.__name__: part for part in (kills, flips, cache, full, together, downloads, archives, parameters)}
 
 
 def main(names: list[str]) -> int:

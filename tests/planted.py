@@ -3,7 +3,7 @@
 import numpy as np
 
 from mialib import runs
-from mialib.datasets import Dataset
+from mialib.data.datasets import Dataset
 
 
 def dataset(noise, n=900, d=40, classes=4):

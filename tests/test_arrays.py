@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib import arrays, gradients, metrics, models, signals, training
-from mialib.attacks import Observations, baselines, classifiers, known
+from mialib import arrays, metrics
+from mialib.attacks import Observations, baselines, classifiers, gradients, known, signals
+from mialib.models import fit, small
 
 N, CLASSES = 60, 3
 RNG = np.random.default_rng(0)
@@ -97,12 +98,12 @@ def test_membership_of_every_form(form):
 @pytest.mark.parametrize("form", RECORDS)
 def test_records_of_every_form(form):
     X = (VECTORS * 8).round()
-    model, recipe, members = models.MLP((CLASSES, 4, CLASSES)), training.Recipe(2), [np.arange(N)]
-    given, plain = (training.fit_many(model, recipe, each, Y, members, [(0, "t")]) for each in (RECORDS[form](X), X))
+    model, recipe, members = small.MLP((CLASSES, 4, CLASSES)), fit.Recipe(2), [np.arange(N)]
+    given, plain = (fit.fit_many(model, recipe, each, Y, members, [(0, "t")]) for each in (RECORDS[form](X), X))
     assert np.array_equal(given, plain)
-    assert np.array_equal(models.logits(model, given[0], RECORDS[form](X)), models.logits(model, plain[0], X))
+    assert np.array_equal(small.logits(model, given[0], RECORDS[form](X)), small.logits(model, plain[0], X))
     y = pd.Series(Y, index=ORDER)
-    asked = [known.attack("forest", each, label, MEMBER, (0,), least=3, search=known.SEARCH["demo"])
+    asked = [known.attack("forest", each, label, MEMBER, (0,), least=3, search=known.Search(1, 1, 1, 5))
              for each, label in ((RECORDS[form](VECTORS), y), (VECTORS, Y))]  # fmt: skip
     assert np.array_equal(asked[0].score, asked[1].score)
     rates = [known.per_class(asked[0], label, member) for label, member in ((y, MEMBER.astype(int)), (Y, MEMBER))]
@@ -113,12 +114,12 @@ def test_records_of_every_form(form):
 def test_every_sparse_matrix_trains_as_the_dense_one(form, own_cache):
     """As many rows as columns: a CSC matrix taken for a CSR one would be its transpose, under the same cache key."""
     X = (RNG.random((N, N)) < 0.1).astype(np.uint8)
-    model, recipe, members = models.MLP((N, 4, CLASSES)), training.Recipe(2), [np.arange(N // 2)]
-    plain = training.fit_many(model, recipe, scipy.sparse.csr_array(X), Y, members, [(0, "t")])
+    model, recipe, members = small.MLP((N, 4, CLASSES)), fit.Recipe(2), [np.arange(N // 2)]
+    plain = fit.fit_many(model, recipe, scipy.sparse.csr_array(X), Y, members, [(0, "t")])
     for path in own_cache.rglob("*.npz"):
         path.unlink()
-    assert np.array_equal(plain, training.fit_many(model, recipe, SPARSE[form](X), Y, members, [(0, "t")]))
-    assert np.allclose(models.logits(model, plain[0], SPARSE[form](X)), models.logits(model, plain[0], X), atol=1e-6)
+    assert np.array_equal(plain, fit.fit_many(model, recipe, SPARSE[form](X), Y, members, [(0, "t")]))
+    assert np.allclose(small.logits(model, plain[0], SPARSE[form](X)), small.logits(model, plain[0], X), atol=1e-6)
 
 
 def test_an_entry_that_is_met_twice_is_their_sum():
@@ -126,14 +127,14 @@ def test_an_entry_that_is_met_twice_is_their_sum():
     assert arrays.records(twice).data.tolist() == [2, 1]
     assert twice.nnz == 3  # the caller's is left as it was
     with pytest.raises(ValueError, match="must be binary"):
-        training.fit_many(models.MLP((2, 2)), training.Recipe(1), twice, [0, 1], [np.arange(2)], [(0,)])
+        fit.fit_many(small.MLP((2, 2)), fit.Recipe(1), twice, [0, 1], [np.arange(2)], [(0,)])
 
 
 @pytest.mark.parametrize("kind", [">f4", ">f8", np.longdouble, np.float16, "<u2", ">i8"])
 def test_numbers_of_every_kind_train(kind):
     X = (VECTORS * 8).round()
     theta = [
-        training.fit_many(models.MLP((3, 4, 3)), training.Recipe(1), each, Y, [np.arange(N)], [(0,)])
+        fit.fit_many(small.MLP((3, 4, 3)), fit.Recipe(1), each, Y, [np.arange(N)], [(0,)])
         for each in (X.astype(kind), X.astype(np.float32))
     ]
     assert np.array_equal(*theta)
@@ -212,7 +213,7 @@ def test_what_is_not_finite_is_refused_at_the_door(broken, own_cache):
     with pytest.raises(ValueError, match="vectors has nan or infinity in 1 records"):
         Observations(vectors, Y, MEMBER)
     with pytest.raises(ValueError, match="X has nan or infinity in 1 records"):
-        training.fit_many(models.MLP((3, 4, 3)), training.Recipe(1), X, Y, [np.arange(N)], [(0,)])
+        fit.fit_many(small.MLP((3, 4, 3)), fit.Recipe(1), X, Y, [np.arange(N)], [(0,)])
     with pytest.raises(ValueError, match="X has nan or infinity in 1 values"):
         arrays.records(scipy.sparse.csc_array(np.array([[0, broken], [1, 0]])))
     assert not list(own_cache.rglob("*.npz"))
@@ -224,7 +225,7 @@ def test_what_is_not_finite_is_refused_at_the_door(broken, own_cache):
 def test_a_training_that_fails_is_told_and_not_kept(own_cache):
     X = np.full((N, 3), 1e300)  # more than float32 holds
     with pytest.raises(ValueError, match="model 0 did not learn: its parameters are not finite"):
-        training.fit_many(models.MLP((3, 4, 3), "relu"), training.Recipe(3), X, Y, [np.arange(N)], [(0,)])
+        fit.fit_many(small.MLP((3, 4, 3), "relu"), fit.Recipe(3), X, Y, [np.arange(N)], [(0,)])
     assert not list(own_cache.rglob("*.npz"))
 
 

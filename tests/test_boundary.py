@@ -8,7 +8,9 @@ import sklearn.datasets
 import torch
 from torch import nn
 
-from mialib import boundary, nets, targets
+from mialib.attacks import boundary
+from mialib.models import nets, targets
+from mialib.papers.rezaei2020 import experiments
 
 N = 12
 
@@ -208,7 +210,7 @@ def test_bad_input(planted):
 def trained():
     """A target without training, with records enough in each class."""
     rng = np.random.default_rng(0)
-    target = targets.config.Target("mnist", "lenet", scale="mnist")
+    target = targets.Target("mnist", "lenet", scale="mnist")
     y = np.repeat(np.arange(3), 20)
     X = rng.integers(0, 256, (60, 1, 28, 28)).astype(np.uint8)
     data = targets.Images(X, y, np.arange(60) % 2 == 0, 3, "S", "drawn", "digest")
@@ -218,9 +220,9 @@ def trained():
 
 
 def test_records_of_a_target(trained, monkeypatch):
-    monkeypatch.setattr(boundary, "LEAST", 2)
-    monkeypatch.setitem(boundary.SAMPLES["demo"], "mnist-lenet", (4, 3))
-    table = boundary.records(trained, "demo")
+    monkeypatch.setattr(experiments, "LEAST_DISTANCE", 2)
+    monkeypatch.setitem(experiments.SIZES["samples"]["demo"], "mnist-lenet", (4, 3))
+    table = experiments.distances(trained, "demo")
     assert set(table["protocol"]) == set(boundary.PROTOCOLS)
     assert table.groupby(["protocol", "class", "subset", "side"]).size().max() == 4
     assert (table["distance"].isna() == ~table["crossed"]).all()
@@ -228,12 +230,14 @@ def test_records_of_a_target(trained, monkeypatch):
     assert (table["subset"].eq("correct") == right[table["record"]]).all()
     assert (table["clip"] == 0).all()  # MNIST's inputs lie in 0..1
     monkeypatch.setattr(boundary, "distances", None)  # from now on, only the cache answers
-    again = boundary.of_target(trained, boundary.sample(trained, "demo"), "paper", boundary.STEPS["demo"])
+    again = boundary.of_target(
+        trained, experiments.sample(trained, "demo"), "paper", experiments.SIZES["steps"]["demo"]
+    )
     np.testing.assert_array_equal(again.distance, table.loc[table["protocol"] == "paper", "distance"])
 
 
 def test_sample_leaves_out_small_parts(trained, monkeypatch):
-    rows = boundary.sample(trained, "laptop")
+    rows = experiments.sample(trained, "laptop")
     assert (np.diff(rows) > 0).all() and set(trained.data.y[rows]) <= {0, 1, 2}
     counts = [
         min(np.sum(part & (trained.data.member[rows] == side)) for side in (True, False))
@@ -241,10 +245,10 @@ def test_sample_leaves_out_small_parts(trained, monkeypatch):
         for right in (True, False)
         if (part := (trained.data.y[rows] == label) & (_right(trained)[rows] == right)).any()
     ]
-    assert counts and min(counts) >= boundary.LEAST
-    monkeypatch.setattr(boundary, "LEAST", 1000)
+    assert counts and min(counts) >= experiments.LEAST_DISTANCE
+    monkeypatch.setattr(experiments, "LEAST_DISTANCE", 1000)
     with pytest.raises(ValueError, match="no class of mnist-lenet has 1000"):
-        boundary.sample(trained, "laptop")
+        experiments.sample(trained, "laptop")
 
 
 def _right(trained):

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 import mialib
-from mialib import __main__ as command_line
-from mialib import batch, citing, config, published
+from companion import __main__ as command_line
+from companion import citing, jobs
+from mialib import config
+from mialib.results import published
 
 FIGURES = config.ROOT / "figures"
 # An id that somebody may have cited. Add to these; never change one.
@@ -45,7 +47,7 @@ def folder(tmp_path):
 
 
 def test_ids_are_those_that_were_given():
-    exhibits = [path.stem for path in sorted(batch.NOTEBOOKS.glob("*.ipynb")) if not path.stem.startswith("00")]
+    exhibits = [path.stem for path in sorted(jobs.NOTEBOOKS.glob("*.ipynb")) if not path.stem.startswith("00")]
     ids = [config.exhibit_id(stem) for stem in exhibits]
     assert len(set(ids)) == len(ids)
     assert set(IDS) <= set(ids)
@@ -164,7 +166,7 @@ def test_gallery_holds_no_html_of_a_record(tmp_path):
 
 
 def test_committed_gallery_is_what_the_records_say():
-    titles = {path.stem: batch.title(path) for path in batch.NOTEBOOKS.glob("*.ipynb")}
+    titles = {path.stem: jobs.title(path) for path in jobs.NOTEBOOKS.glob("*.ipynb")}
     text = (FIGURES / "README.md").read_text()
     assert text == citing.gallery(FIGURES, titles), "make publish writes it"
     links = [*re.findall(r"\]\(([^)#]+)\)", text), *re.findall(r'src="([^"]+)"', text)]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mialib import defenses
+from mialib.attacks import defenses
 
 LOGITS = arrays(np.float32, (5, 6), elements=st.floats(-30, 30, width=32))
 

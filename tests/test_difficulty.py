@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from mialib import difficulty, metrics, runs, signals, targets
-from mialib.attacks import known
+from mialib import metrics, runs
+from mialib.attacks import SUBSETS, Observations, Result, known
+from mialib.models import small, targets
+from mialib.papers.rezaei2020 import experiments
 
 SEARCH = known.Search(1, 1, 1, 5)
 CLASSES = 3
@@ -21,7 +23,16 @@ def vectors(leak, seed=0, members=75, others=25):
     member = np.repeat([True, False], [CLASSES * members, CLASSES * others])
     logits = rng.normal(size=(len(y), CLASSES))
     logits[np.arange(len(y)), y] += 1 + leak * member
-    return signals.softmax(logits), y, member
+    return small.softmax(logits), y, member
+
+
+def result(rows, score):
+    return Result(score, score > 0.5, rows=rows)
+
+
+def right_of(attacked):
+    [seen] = attacked.records
+    return seen.vectors.argmax(1) == seen.y
 
 
 @pytest.fixture(scope="module")
@@ -29,28 +40,28 @@ def attacked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MIALIB_WORKERS", "1")
-        return difficulty.nine_attacks("planted", *vectors(3.0), SEARCH, 0)
+        return experiments.nine_attacks("planted", Observations(*vectors(3.0)), SEARCH, 0)
 
 
 def test_choices_are_made_on_their_own_records(attacked):
     assert list(attacked.answers) == [*attacked.validated, "naive", "zeror"]
     assert len(attacked.validated) == 9
-    assert attacked.honest == max(attacked.validated, key=attacked.validated.get)
+    assert attacked.chosen["honest"] == max(attacked.validated, key=attacked.validated.get)
     tested = {}
     for attack in attacked.validated:
-        scored = attacked.scored(attack)
+        scored = attacked.result(attack)
         tables = [
-            balanced_accuracy_score(attacked.member[rows], score > 0.5)
+            balanced_accuracy_score(attacked.records[0].member[rows], score > 0.5)
             for label in range(CLASSES)
-            for here in [attacked.y[scored.rows] == label]
+            for here in [attacked.records[0].y[scored.rows] == label]
             for rows, score in [(scored.rows[here], scored.score[here])]
         ]
         tested[attack] = np.mean(tables)
-    assert attacked.best == max(tested, key=tested.get)
-    assert tested[attacked.best] >= tested[attacked.honest] > 0.6
-    table = difficulty.nine(attacked)
+    assert attacked.chosen["best"] == max(tested, key=tested.get)
+    assert tested[attacked.chosen["best"]] >= tested[attacked.chosen["honest"]] > 0.6
+    table = experiments.nine(attacked)
     assert table["balanced_accuracy"].to_dict() == pytest.approx(tested)
-    assert table.loc[attacked.honest, "chosen"] in ("honest", "both")
+    assert table.loc[attacked.chosen["honest"], "chosen"] in ("honest", "both")
 
 
 def test_validation_never_sees_an_asked_record(monkeypatch):
@@ -62,48 +73,50 @@ def test_validation_never_sees_an_asked_record(monkeypatch):
         if words[1] == "validation":
             seen.append(runs.digest(features, y, member))
         asked = known.split(y, member, share)[1]
-        return known.Scored(asked, np.zeros(len(asked)))
+        return result(asked, np.zeros(len(asked)))
 
     monkeypatch.setattr(known, "attack", attack)
     scrambled, (_, asked) = X.copy(), known.split(y, member)
     scrambled[asked] = scrambled[asked][::-1]
     for each in (X, scrambled):
-        difficulty.nine_attacks("planted", each, y, member, SEARCH, 0)
+        experiments.nine_attacks("planted", Observations(each, y, member), SEARCH, 0)
     assert len(seen) == 18 and len(set(seen)) == 1
 
 
 def test_naive_attack_and_zeror(attacked):
-    naive = difficulty.per_class(attacked, "naive").set_index("class")
-    asked = known.split(attacked.y, attacked.member)[1]
+    naive = experiments.per_class(attacked, "naive").set_index("class")
+    asked = known.split(attacked.records[0].y, attacked.records[0].member)[1]
     for row in naive.itertuples():
-        here = asked[attacked.y[asked] == row.Index]
-        train, test = (attacked.correct[here[attacked.member[here] == side]].mean() for side in (True, False))
+        here = asked[attacked.records[0].y[asked] == row.Index]
+        train, test = (
+            right_of(attacked)[here[attacked.records[0].member[here] == side]].mean() for side in (True, False)
+        )
         assert row.balanced_accuracy == pytest.approx(0.5 + (train - test) / 2)
-    zeror = difficulty.per_class(attacked, "zeror")
+    zeror = experiments.per_class(attacked, "zeror")
     assert (zeror["balanced_accuracy"] == 0.5).all() and (zeror["fpr"] == 1).all()
-    assert (difficulty.per_class(attacked, "naive", "correct")["fpr"] == 1).all()
-    assert (difficulty.per_class(attacked, "naive", "misclassified")["fpr"] == 0).all()
+    assert (experiments.per_class(attacked, "naive", "correct")["fpr"] == 1).all()
+    assert (experiments.per_class(attacked, "naive", "misclassified")["fpr"] == 0).all()
 
 
 def test_subsets_are_evaluated_with_the_same_models(attacked):
-    counts = {name: difficulty.per_class(attacked, "best", name) for name in difficulty.SUBSETS}
+    counts = {name: experiments.per_class(attacked, "best", name) for name in SUBSETS}
     for side in ("members", "non_members"):
         assert (counts["all"][side] == counts["correct"][side] + counts["misclassified"][side]).all()
     # False alarms of all are those of the parts.
     alarms = [(table["fpr"].fillna(0) * table["non_members"]).sum() for table in counts.values()]
     assert alarms[0] == pytest.approx(alarms[1] + alarms[2])
     with pytest.raises(ValueError, match="valid: all, correct, misclassified"):
-        difficulty.per_class(attacked, "best", "wrong")
-    with pytest.raises(ValueError, match="valid: best, honest, nn, none; "):
-        difficulty.per_class(attacked, "svm")
+        experiments.per_class(attacked, "best", "wrong")
+    with pytest.raises(ValueError, match="valid: best; honest; nn, none; "):
+        experiments.per_class(attacked, "svm")
 
 
 def test_difference_is_paired(attacked):
-    left, right = (difficulty.per_class(attacked, name)["balanced_accuracy"] for name in ("best", "naive"))
-    found = difficulty.difference(attacked, "best", "naive")
+    left, right = (experiments.per_class(attacked, name)["balanced_accuracy"] for name in ("best", "naive"))
+    found = experiments.difference(attacked, "best", "naive")
     wanted = metrics.over_seeds([{"gap": gap} for gap in left - right])["gap"]
     assert tuple(found.values()) == pytest.approx(wanted)
-    assert difficulty.difference(attacked, "best", "best")["value"] == 0
+    assert experiments.difference(attacked, "best", "best")["value"] == 0
 
 
 @given(st.integers(1, 6), st.integers(1, 6))
@@ -111,37 +124,37 @@ def test_base_rates_are_those_of_repeated_records(times_members, times_others):
     """The attack's answers on each member and non-member given several times: exactly the weighted numbers."""
     rng = np.random.default_rng(7)
     y, member = np.tile([0, 1], 60), np.arange(120) < 80
-    scored = known.Scored(np.arange(120), np.clip(rng.normal(0.45 + 0.2 * member, 0.3), 0, 1))
+    scored = result(np.arange(120), np.clip(rng.normal(0.45 + 0.2 * member, 0.3), 0, 1))
     rows = np.repeat(np.arange(120), np.where(member, times_members, times_others))
-    repeated = known.Scored(np.arange(len(rows)), scored.score[rows])
+    repeated = result(np.arange(len(rows)), scored.score[rows])
     wanted = known.per_class(repeated, y[rows], member[rows])
     share = 80 * times_members / (80 * times_members + 40 * times_others)
-    found = difficulty.at_base_rate(known.per_class(scored, y, member), share)
+    found = experiments.at_base_rate(known.per_class(scored, y, member), share)
     pd.testing.assert_frame_equal(found[list(known.RATES)], wanted[list(known.RATES)])
     precision = metrics.precision_at(share, found["recall"], found["fpr"])
     assert np.allclose(found["precision"], precision)
 
 
 def test_base_rates_of_zeror(attacked):
-    table = difficulty.base_rates(attacked, ["zeror"]).set_index(["ratio", "metric"])["value"]
-    assert [table[ratio, "precision"] for ratio in difficulty.RATIOS] == pytest.approx([5 / 6, 1 / 2, 1 / 6])
-    assert [table[ratio, "accuracy"] for ratio in difficulty.RATIOS] == pytest.approx([5 / 6, 1 / 2, 1 / 6])
+    table = experiments.base_rates(attacked, ["zeror"]).set_index(["ratio", "metric"])["value"]
+    assert [table[ratio, "precision"] for ratio in experiments.RATIOS] == pytest.approx([5 / 6, 1 / 2, 1 / 6])
+    assert [table[ratio, "accuracy"] for ratio in experiments.RATIOS] == pytest.approx([5 / 6, 1 / 2, 1 / 6])
     assert table["5:1", "recall_nonmember"] == 0 and np.isnan(table["5:1", "precision_nonmember"])
     with pytest.raises(ValueError, match="between 0 and 1"):
-        difficulty.base_rates(attacked, ["best"], {"never": 0.0})
+        experiments.base_rates(attacked, ["best"], {"never": 0.0})
 
 
 def test_as_released_counts_one_sided_classes_by_scikit_learn():
-    scored = known.Scored(np.arange(6), np.array([0.9, 0.1, 0.1, 0.9, 0.2, 0.1]))
+    scored = result(np.arange(6), np.array([0.9, 0.1, 0.1, 0.9, 0.2, 0.1]))
     y, member = np.array([0, 0, 0, 1, 1, 1]), np.array([True, False, True, False, False, False])
-    table = difficulty.as_released(known.per_class(scored, y, member))
+    table = experiments.as_released(known.per_class(scored, y, member))
     assert table["balanced_accuracy"].tolist() == pytest.approx([0.75, 2 / 3])
     assert np.isnan(known.per_class(scored, y, member)["balanced_accuracy"][1])
 
 
 def test_classes_without_records_are_counted(attacked):
-    table = difficulty.too_small([attacked], "misclassified").loc["planted"]
-    classes = difficulty.per_class(attacked, "naive", "misclassified")
+    table = experiments.too_small([attacked], "misclassified").loc["planted"]
+    classes = experiments.per_class(attacked, "naive", "misclassified")
     assert table["without a model"] == 0 and table["classes"] == CLASSES
     assert table["members"] == classes["members"].sum()
     assert table["without members"] == (classes["members"] == 0).sum()
@@ -152,7 +165,7 @@ def test_confidences_and_accuracies(monkeypatch):
     monkeypatch.setattr(targets, "confidences", lambda trained: given_out)
     trained = SimpleNamespace(name="planted", data=SimpleNamespace(y=y, member=member))
     right = given_out.argmax(1) == y
-    table = difficulty.confidence(trained).set_index(["side", "subset", "of"])
+    table = experiments.confidence(trained).set_index(["side", "subset", "of"])
     row = table.loc["test", "misclassified", "predicted"]
     assert row["value"] == pytest.approx(given_out[~member & ~right].max(1).mean(), rel=1e-6)
     assert row["records"] == (~member & ~right).sum() and row["low"] < row["value"] < row["high"]
@@ -162,31 +175,31 @@ def test_confidences_and_accuracies(monkeypatch):
     for side in ("train", "test"):  # right: the predicted class is the true one
         same = [table.loc[(side, "correct", of), "value"] for of in ("predicted", "true")]
         assert same[0] == same[1]
-    learnt = difficulty.accuracies(trained)
+    learnt = experiments.accuracies(trained)
     assert learnt.loc["target_train_acc", "value"] == pytest.approx(right[member].mean())
     assert (learnt["low"] < learnt["value"]).all() and (learnt["value"] < learnt["high"]).all()
     monkeypatch.setattr(targets, "confidences", lambda trained: np.eye(CLASSES, dtype=np.float32)[y])
-    nobody = difficulty.confidence(trained).set_index(["side", "subset", "of"]).loc["train", "misclassified", "true"]
+    nobody = experiments.confidence(trained).set_index(["side", "subset", "of"]).loc["train", "misclassified", "true"]
     assert nobody["records"] == 0 and np.isnan(nobody["value"])
 
 
 def test_no_leak_gives_no_attack(monkeypatch):
     """Members and non-members alike: the honest attack and the naive one are at .5 within their intervals."""
     monkeypatch.setenv("MIALIB_WORKERS", "1")
-    monkeypatch.setattr(difficulty, "NINE", (("nn", "none"), ("forest", "under"), ("xgboost", "over")))
-    found = difficulty.nine_attacks("none", *vectors(0.0, members=200, others=100), SEARCH, 0)
-    table = difficulty.measured([found]).set_index(["attack", "metric"])
+    monkeypatch.setattr(experiments, "NINE", (("nn", "none"), ("forest", "under"), ("xgboost", "over")))
+    found = experiments.nine_attacks("none", Observations(*vectors(0.0, members=200, others=100)), SEARCH, 0)
+    table = experiments.measured([found]).set_index(["attack", "metric"])
     for attack in ("honest", "naive"):
         row = table.loc[attack, "balanced_accuracy"]
         assert row["low"] < 0.5 < row["high"]
 
 
 def test_told_apart_is_the_metric_of_the_pooled_scores(attacked, monkeypatch):
-    monkeypatch.setitem(targets.PRINTED, "planted", ("Planted", "Leak"))
-    table = difficulty.told_apart([attacked], 0, "nn, none", repeats=50).set_index(["subset", "metric"])
-    scored = attacked.scored("nn, none")
-    for subset, chosen in (("all", slice(None)), ("correct", attacked.correct[scored.rows])):
-        member, score = attacked.member[scored.rows][chosen], scored.score[chosen]
+    monkeypatch.setitem(experiments.PRINTED, "planted", ("Planted", "Leak"))
+    table = experiments.told_apart([attacked], 0, "nn, none", repeats=50).set_index(["subset", "metric"])
+    scored = attacked.result("nn, none")
+    for subset, chosen in (("all", slice(None)), ("correct", right_of(attacked)[scored.rows])):
+        member, score = attacked.records[0].member[scored.rows][chosen], scored.score[chosen]
         assert table.loc[(subset, "auc"), "value"] == pytest.approx(roc_auc_score(member, score))
         assert table.loc[(subset, "auc"), "members"] == member.sum()
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()

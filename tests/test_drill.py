@@ -4,8 +4,9 @@ import drill
 import numpy as np
 import pytest
 
-from mialib import __main__ as command_line
-from mialib import datasets, runs
+from companion import __main__ as command_line
+from mialib import runs, work
+from mialib.data import files
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def test_bad_parameters_are_refused_and_a_lenient_program_is_noticed(tmp_path, m
 def test_full_disk_in_the_writer(tmp_path, monkeypatch):
     monkeypatch.setattr(drill, "TMPFS", ())
     assert drill.full(tmp_path).losses == []
-    monkeypatch.setattr(runs, "write_atomic", careless)
+    monkeypatch.setattr(work, "write_atomic", careless)
     assert len(drill.full(tmp_path / "again").losses) == 4
 
 
@@ -43,7 +44,7 @@ def test_intruders_in_the_cache(tmp_path, monkeypatch):
     assert tally.losses == [] and tally.tried == 2 * len(drill.INTRUDERS) + 1
     drill.Place(tmp_path / "again")
     drill.intrude()
-    monkeypatch.setattr(runs, "load", lambda key: drill.entry(99))
+    monkeypatch.setattr(work, "load", lambda key: drill.entry(99))
     drill.check_intruders(tally := drill.Tally())
     assert len(tally.losses) == 2 * len(drill.INTRUDERS)
 
@@ -52,7 +53,7 @@ def test_bad_archives(tmp_path, monkeypatch):
     monkeypatch.setattr(drill, "COMPRESSIONS", {"gzip": drill.COMPRESSIONS["gzip"]})
     tally = drill.archives(tmp_path / "once")
     assert tally.losses == [] and tally.tried == 1 + 41 + 40 + len(list(drill.bad_archives(b"")))
-    monkeypatch.setattr(datasets, "read_archive", trusting)
+    monkeypatch.setattr(files, "read_archive", trusting)
     assert len(drill.archives(tmp_path / "again").losses) == tally.tried - 1
 
 

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from planted import dataset
 
-from mialib import config, datasets, exhibits, experiments, metrics, published, signals, targets
-from mialib.attacks import Observations, Result
-from mialib.config import Row
+from mialib import metrics
+from mialib.attacks import Attacked, Observations, Result, signals
+from mialib.papers.shokri2017 import exhibits, experiments
+from mialib.papers.shokri2017.experiments import Row
+from mialib.results import published, tables
 
 ROW = Row("location-30", 100, 5, 3, 128, 200, 20)
 
@@ -23,7 +25,7 @@ def value(table, attack, metric):
 
 
 def test_memorised_labels_leak_and_every_attack_sees_it():
-    table = exhibits.summary(experiments.attack(dataset(0.6), ROW, 0, kinds=("nn", "forest")))
+    table = tables.summary(experiments.attack(dataset(0.6), ROW, 0, kinds=("nn", "forest")))
     train, test = value(table, "target", "train_acc").value, value(table, "target", "test_acc").value
     assert train == 1 and test < 0.7
     for attack in ("nn", "forest", "threshold"):
@@ -33,18 +35,18 @@ def test_memorised_labels_leak_and_every_attack_sees_it():
 
 
 def test_a_target_that_learnt_nothing_does_not_leak():
-    table = exhibits.summary(experiments.attack(dataset(0.6), Row("location-30", 100, 5, 5, 32, 1, 100), 0))
+    table = tables.summary(experiments.attack(dataset(0.6), Row("location-30", 100, 5, 5, 32, 1, 100), 0))
     found = value(table, "nn", "auc")
     assert found.low < 0.5 < found.high
 
 
 def test_one_target_gets_a_bootstrap_and_classes_are_listed():
     attacked = experiments.attack(dataset(0.5), Row("location-30", 100, 3, 1, 16, 30, 20), 0)
-    found = value(exhibits.summary(attacked), "nn", "accuracy")
+    found = value(tables.summary(attacked), "nn", "accuracy")
     seen, result = attacked.records[0], attacked.answers["nn"][0]
     assert found.value == metrics.evaluate(seen.member, result.score, result.predicted)["accuracy"]
     assert found.low < found.value < found.high
-    classes = exhibits.by_class(attacked, "nn")
+    classes = tables.by_class(attacked, "nn")
     assert classes["class"].tolist() == [0, 1, 2, 3] and classes.members.sum() == 100
     assert not classes.skipped.any()
 
@@ -53,34 +55,34 @@ def test_every_mitigation_of_table_3_runs_and_none_changes_the_target_but_l2():
     names = published.load("shokri_table3").setting.unique()
     assert set(names) == set(experiments.MITIGATIONS)
     row = Row("location-30", 60, 2, 2, 8, 10, 20)
-    tables = [exhibits.summary(attacked) for attacked in experiments.mitigated(dataset(0.3), row, 0, ("nn",), names)]
-    accuracy = {table.setting[0]: value(table, "target", "test_acc").value for table in tables}
+    parts = [tables.summary(attacked) for attacked in experiments.mitigated(dataset(0.3), row, 0, ("nn",), names)]
+    accuracy = {table.setting[0]: value(table, "target", "test_acc").value for table in parts}
     assert set(accuracy) == set(names)
     outputs_only = {accuracy[name] for name in names if name.startswith(("No", "Top", "Temp"))}
     assert len(outputs_only) == 1
 
 
 def test_same_seed_same_numbers_other_seed_others():
-    first = exhibits.summary(planted_attack(0.5))
-    again, other = (exhibits.summary(experiments.attack(dataset(0.5), ROW, seed)) for seed in (0, 1))
+    first = tables.summary(planted_attack(0.5))
+    again, other = (tables.summary(experiments.attack(dataset(0.5), ROW, seed)) for seed in (0, 1))
     assert again.equals(first) and not other.value.equals(first.value)
 
 
 def test_results_fit_the_published_tables():
-    measured = exhibits.summary(planted_attack(0.5))
+    measured = tables.summary(planted_attack(0.5))
     cells = exhibits.compare(measured, "laptop", "shokri_table2", "all")
     ours = [cell for cell in cells if cell["value"] is not None]
     printed = {"target_train_acc", "target_test_acc", "attack_precision"}
     assert printed <= {cell["metric"] for cell in ours if cell["published"] is not None}
     assert {cell["verdict"] for cell in cells} == {"not comparable"}
-    wide = exhibits.wide(
+    wide = tables.wide(
         pd.concat([measured, measured.assign(dataset="Adult")]), {("target", "test_acc"): "test", ("nn", "auc"): "AUC"}
     )
     assert wide.loc[("Location", "M"), "AUC"] == value(measured, "nn", "auc").value
 
 
 def test_beside_holds_each_row_against_what_was_printed_for_it():
-    measured = exhibits.summary(planted_attack(0.5))
+    measured = tables.summary(planted_attack(0.5))
     both = pd.concat([measured, measured.assign(size=200)])
     table = exhibits.beside(both, "precision", {"published": ("shokri_table2", "all")})
     assert table.label.tolist() == ["Location, 100", "Location, 200"] and table.published.tolist() == [0.678, 0.678]
@@ -90,7 +92,7 @@ def test_beside_holds_each_row_against_what_was_printed_for_it():
 
 
 def test_no_verdict_with_fewer_shadows_than_the_paper_or_in_demo():
-    measured = exhibits.summary(planted_attack(0.5)).assign(tier="R")
+    measured = tables.summary(planted_attack(0.5)).assign(tier="R")
     notes = {}
     for profile, shadows in (("laptop", 5), ("laptop", 60), ("demo", 60)):
         cells = exhibits.compare(measured.assign(shadows=shadows), profile, "shokri_table2", "all")
@@ -113,7 +115,7 @@ def attacked(records, answers, about=None):
     """An `Attacked` of given observations: what `experiments` would have made."""
     about = {"dataset": "CIFAR-10", "size": 40, "shadows": 4, "tier": "R", "setting": "40 records"} | (about or {})
     accuracies = [{"train_acc": 1.0, "test_acc": 0.5}] * len(records)
-    return experiments.Attacked(about, accuracies, records, {"nn": answers}, (0, "test"))
+    return Attacked(about, accuracies, records, {"nn": answers}, (0, "test"))
 
 
 def outcome(seed, classes=4, n=400):
@@ -127,7 +129,7 @@ def outcome(seed, classes=4, n=400):
 
 def test_statistics_across_classes_are_those_of_the_per_class_table():
     seen, result = outcome(0)
-    table = exhibits.across_classes(attacked([seen], [result])).set_index("metric")
+    table = tables.across_classes(attacked([seen], [result])).set_index("metric")
     each = metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4)
     assert np.isnan(each.precision[3]) and each.recall[3] == 0
     assert table.value["class_precision_p50"] == pytest.approx(each.precision[:3].median())
@@ -139,7 +141,7 @@ def test_statistics_across_classes_are_those_of_the_per_class_table():
 def test_bootstrap_of_the_class_median_is_that_of_resampled_records():
     """Binomial redraws against the literal loop: records drawn again within each class and side."""
     seen, result = outcome(1, n=2000)
-    found = exhibits.across_classes(attacked([seen], [result])).set_index("metric").loc["class_precision_p50"]
+    found = tables.across_classes(attacked([seen], [result])).set_index("metric").loc["class_precision_p50"]
     rng, medians = np.random.default_rng(0), []
     cells = [np.flatnonzero((seen.y == c) & (seen.member == side)) for c in range(4) for side in (True, False)]
     for _ in range(400):
@@ -152,7 +154,7 @@ def test_bootstrap_of_the_class_median_is_that_of_resampled_records():
 
 def test_over_several_targets_the_interval_is_students():
     pairs = [outcome(seed) for seed in range(3)]
-    table = exhibits.across_classes(attacked(*map(list, zip(*pairs, strict=True)))).set_index("metric")
+    table = tables.across_classes(attacked(*map(list, zip(*pairs, strict=True)))).set_index("metric")
     medians = [
         metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4).precision.median()
         for seen, result in pairs
@@ -164,19 +166,19 @@ def test_over_several_targets_the_interval_is_students():
 def test_every_class_of_every_target_is_a_row_and_by_class_is_their_mean():
     pairs = [outcome(seed) for seed in range(3)]
     together = attacked(*map(list, zip(*pairs, strict=True)))
-    table = exhibits.each_class(together).set_index(["target", "class"])
+    table = tables.each_class(together).set_index(["target", "class"])
     assert len(table) == 3 * 4 and set(together.about) <= set(table.columns)
     for target, (seen, result) in enumerate(pairs):
         each = metrics.per_class(seen.member, result.score, result.predicted, seen.y, 4)
         assert np.allclose(table.loc[target, "precision"], each.precision, equal_nan=True)
         assert np.allclose(table.loc[target, "recall"], each.recall)
     mean = table.groupby("class")["recall"].mean()
-    assert np.allclose(exhibits.by_class(together, "nn")["recall"], mean)
+    assert np.allclose(tables.by_class(together, "nn")["recall"], mean)
 
 
 def test_a_variant_sets_two_results_for_one_published_number_apart():
     seen, result = outcome(0)
-    measured = exhibits.summary(attacked([seen], [result], {"dataset": "Location", "setting": "noisy 10%"}))
+    measured = tables.summary(attacked([seen], [result], {"dataset": "Location", "setting": "noisy 10%"}))
     cells = exhibits.compare(
         pd.concat([measured.assign(variant=""), measured.assign(variant="replaced")]), "laptop", "shokri_fig8"
     )
@@ -186,7 +188,7 @@ def test_a_variant_sets_two_results_for_one_published_number_apart():
 
 def test_classes_come_with_what_the_target_learnt_of_them():
     seen, result = outcome(2)
-    table = exhibits.by_class(attacked([seen], [result]), "nn").set_index("class")
+    table = tables.by_class(attacked([seen], [result]), "nn").set_index("class")
     right, two = signals.correct(seen.vectors, seen.y), seen.y == 2
     assert (
         table.train_acc[2] == right[two & seen.member].mean() and table.test_acc[2] == right[two & ~seen.member].mean()
@@ -203,7 +205,7 @@ def test_settled_compares_all_shadows_with_half_of_them():
 
 
 def test_few_shadows_are_compared_only_where_the_result_has_settled():
-    measured = exhibits.across_classes(attacked([outcome(0)[0]], [outcome(0)[1]], {"setting": "2,500 records"}))
+    measured = tables.across_classes(attacked([outcome(0)[0]], [outcome(0)[1]], {"setting": "2,500 records"}))
     for settled, verdict in ((True, {"reproduced", "differs"}), (False, {"not comparable"})):
         cells = exhibits.compare(measured.assign(settled=settled, model="CNN"), "laptop", "shokri_fig4")
         ours = [cell for cell in cells if cell["value"] is not None and cell["published"] is not None]
@@ -222,16 +224,16 @@ def test_gap_statistics_are_correlations_over_the_classes_of_one_target_at_a_tim
     three = attacked(*map(list, zip(*pairs, strict=True)), about)
     table = exhibits.gap_statistics([three], "Purchase, all").set_index(["dataset", "metric"])
     alone = [exhibits.gap_statistics([each], "Purchase, all").set_index(["dataset", "metric"]) for each in one]
-    classes = exhibits.by_class(one[0], "nn")
+    classes = tables.by_class(one[0], "nn")
     assert np.isnan(classes.precision[3])
     key = ("Purchase-10", "gap_precision_correlation")
     r = np.corrcoef(classes.gap.drop(3), classes.precision.drop(3))[0, 1]
     assert alone[0].loc[key, "value"] == pytest.approx(r) and alone[0].loc[key, "low"] < r < alone[0].loc[key, "high"]
     assert table.loc[key, "value"] == pytest.approx(np.mean([each.loc[key, "value"] for each in alone]))
-    assert table.loc[("Purchase-10", "mean_gap"), "value"] == pytest.approx(exhibits.by_class(three, "nn").gap.mean())
+    assert table.loc[("Purchase-10", "mean_gap"), "value"] == pytest.approx(tables.by_class(three, "nn").gap.mean())
     assert table.loc[("Purchase-10", "mean_gap"), "attack"] == "target"
-    tables = [exhibits.by_class(each, "nn").drop(3) for each in one]
-    crossed = [np.corrcoef(tables[i].gap, tables[(i + 1) % 3].precision)[0, 1] for i in range(3)]
+    parts = [tables.by_class(each, "nn").drop(3) for each in one]
+    crossed = [np.corrcoef(parts[i].gap, parts[(i + 1) % 3].precision)[0, 1] for i in range(3)]
     found = table.loc[("Purchase-10", "crossed_gap_precision_correlation"), "value"]
     assert found == pytest.approx(np.mean(crossed))
     # One data set pooled with nothing is itself.
@@ -276,7 +278,7 @@ def test_a_class_of_one_record_has_no_gap_and_no_overlap():
     kept = np.append(np.flatnonzero(seen.y != 2), alone)
     seen = Observations(seen.vectors[kept], seen.y[kept], seen.member[kept])
     one = attacked([seen], [Result(result.score[kept], result.predicted[kept], (2,))])
-    table = exhibits.by_class(one, "nn").set_index("class")
+    table = tables.by_class(one, "nn").set_index("class")
     assert np.isnan(table.gap[2]) and table.skipped[2] and not table.skipped[1]
     numbers = exhibits.gap_statistics([one], "all").set_index(["dataset", "metric"])
     assert numbers.loc[("all", "mean_gap"), "value"] == pytest.approx(table.gap.drop(2).mean())
@@ -329,92 +331,3 @@ def test_overlaps_fit_the_published_table_and_need_no_shadows():
     assert [cell["verdict"] for cell in ours] == ["differs", "differs"]
     apart = Observations(np.where(seen.member[:, None], members.vectors, 0.25).astype(np.float32), seen.y, seen.member)
     assert (exhibits.overlaps(attacked([apart], [result])).value == 0).all()
-
-
-@pytest.mark.parametrize("name", list(config.targets("demo")))
-def test_every_target_is_in_the_published_tables(name):
-    for number, subset, metric in ((3, "all", "attack_balanced_acc"), (4, "correct", "attack_far")):
-        ours = exhibits.printed(name, "demo", subset, metric, 0.6, 0.5, 0.7, variant="forest")
-        cells = published.compare([ours], f"rezaei_table{number}")
-        (cell,) = [cell for cell in cells if cell["value"] is not None]
-        assert cell["published"] is not None
-        assert (cell["tier"], cell["verdict"], cell["setting"][-6:]) == ("S", "not comparable", "forest")
-        assert "demo profile" in cell["note"]
-    assert datasets.load(config.targets("demo")[name].dataset, "demo").tier == "S"
-
-
-def test_a_number_of_ours_names_what_was_run():
-    ours = exhibits.printed("cifar-10-resnet", "laptop", "all", "attack_far", 0.8)
-    assert (ours["dataset"], ours["setting"], ours["model"]) == ("CIFAR-10", "ResNet, all", "ResNet-56")
-    assert (ours["tier"], ours["not_comparable"]) == ("R", "")
-    assert exhibits.printed("cifar-10-alexnet", "paper", "all", "attack_far", 0.8)["model"] == "AlexNet"
-    assert exhibits.printed("cifar-10-densenet", "demo", "all", "attack_far", 0.8)["not_comparable"] == "demo profile"
-    two = exhibits.printed("cifar-100-resnet", "demo", "", "far", 0.6, setting="1:1, MI Attack")
-    assert [cell for cell in published.compare([two], "rezaei_table2") if cell["value"] is not None]
-    with pytest.raises(ValueError, match=r"'resnet'; valid in profile demo: .*mnist-lenet"):
-        exhibits.printed("resnet", "demo", "all", "attack_far", 0.8)
-
-
-def fake_target(monkeypatch, name="cifar-10-alexnet", n=3000, leak=0.0):
-    """Ten classes, five members to one non-member, two thirds right; members surer of their class by `leak`."""
-    rng = np.random.default_rng(0)
-    y, member = np.arange(n) % 10, np.arange(n) < n * 5 // 6
-    said = np.where(rng.random(n) < 2 / 3, y, (y + 1) % 10)
-    sure = rng.uniform(0.55, 0.7, n) + leak * member
-    vectors = np.full((n, 10), ((1 - sure) / 9)[:, None])
-    vectors[np.arange(n), said] = sure
-    images = targets.Images(np.zeros((n, 1, 1, 1), np.uint8), y, member, 10, "S", "made up", "0")
-    monkeypatch.setattr(targets, "confidences", lambda trained: vectors.astype(np.float32))
-    return targets.Trained(name, config.targets("demo")[name], None, images, {}), vectors
-
-
-def test_the_table_of_targets_counts_and_scores_them(monkeypatch):
-    trained, vectors = fake_target(monkeypatch)
-    (row,) = exhibits.attacked_targets([trained], "demo").to_dict("records")
-    assert (row["data"], row["model"], row["run"], row["tier"]) == ("CIFAR-10", "AlexNet", "AlexNet", "S")
-    assert (row["members"], row["non-members"], row["classes"]) == (2500, 500, 10)
-    right = vectors.argmax(1) == trained.data.y
-    assert (row["train accuracy"], row["test accuracy"]) == (right[:2500].mean(), right[2500:].mean())
-    assert row["not comparable because"] == "demo profile"
-
-
-def test_mean_vectors_are_the_means_of_a_class(monkeypatch):
-    trained, vectors = fake_target(monkeypatch)
-    table = exhibits.mean_vectors(trained, 3)
-    assert len(table) == 3 * 2 * 10
-    right = vectors.argmax(1) == trained.data.y
-    for (subset, side), here in table.groupby(["subset", "member"]):
-        kept = {"all": right | True, "correct": right, "misclassified": ~right}[subset]
-        rows = (trained.data.y == 3) & (trained.data.member == side) & kept
-        np.testing.assert_allclose(here["confidence"], vectors[rows].mean(0), rtol=1e-6)
-        assert set(here["records"]) == {rows.sum()}
-    empty = exhibits.mean_vectors(trained, 11)
-    assert empty["confidence"].isna().all() and (empty["records"] == 0).all()
-
-
-@pytest.mark.parametrize(("leak", "alike"), [(0.0, True), (0.2, False)])
-def test_overlap_of_confidences_sees_a_leak_and_only_a_leak(monkeypatch, leak, alike):
-    trained, _ = fake_target(monkeypatch, leak=leak)
-    records = exhibits.confidence_records(trained)
-    assert exhibits.of_subset(records, "correct")["confidence"].min() > 0.5
-    table = exhibits.confidence_overlaps(records, np.random.default_rng(0))
-    assert table[["members", "non_members"]].loc["all"].tolist() == [2500, 500]
-    found = table.loc["correct"]
-    here = exhibits.of_subset(records, "correct")
-    sides = [here.loc[here["member"] == side, "confidence"] for side in (True, False)]
-    assert found.overlap == pytest.approx(metrics.overlap(*sides))
-    assert found.low <= found.overlap <= found.high or alike  # resampled samples overlap a little less
-    assert (found.overlap > found.if_alike - 0.05) == alike
-    alone = exhibits.confidence_overlaps(records[records["member"]], np.random.default_rng(0))
-    assert alone["overlap"].isna().all() and (alone["non_members"] == 0).all()
-
-
-def test_unknown_subsets_are_refused():
-    with pytest.raises(ValueError, match="unknown subset 'right'; valid: all, correct, misclassified"):
-        exhibits.of_subset(pd.DataFrame({"correct": [True]}), "right")
-
-
-def test_label_stars_what_gets_no_verdict():
-    assert exhibits.label("cifar-10-alexnet", "laptop") == "CIFAR-10 AlexNet"
-    assert exhibits.label("cifar-100-densenet", "laptop") == "CIFAR-100 DenseNet*"
-    assert all(exhibits.label(name, "demo").endswith("*") for name in config.targets("demo"))

@@ -1,5 +1,4 @@
 import dataclasses
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,16 +7,18 @@ import scipy.sparse
 from planted import dataset
 from sklearn.dummy import DummyClassifier
 
-from mialib import exhibits, experiments, platforms, signals, synthesis
-from mialib.attacks import shadow
-from mialib.config import Row
-from mialib.datasets import Dataset
+from mialib.attacks import signals, synthesis
+from mialib.data.datasets import Dataset
+from mialib.models import platforms
+from mialib.papers.shokri2017 import experiments
+from mialib.papers.shokri2017.experiments import Row
+from mialib.results import tables
 
 ROW = Row("location-30", 100, 4, 2, 32, 120, 20)
 
 
 def value(attacked, metric, attack="nn"):
-    table = exhibits.summary(attacked)
+    table = tables.summary(attacked)
     return table[(table.attack == attack) & (table.metric == metric)].iloc[0]
 
 
@@ -78,7 +79,8 @@ def test_made_up_records_and_a_target_that_learnt_nothing(monkeypatch):
     """Null: a target after one epoch on one batch tells nothing, whoever made the shadows' records."""
     # Such a target is sure of nothing, so that most searches would go on to the end: a short one saves 20 s.
     short = dataclasses.replace(synthesis.PUBLISHED, iter_max=100)
-    monkeypatch.setattr(synthesis, "synthesize", partial(synthesis.synthesize, search=short))
+    whole = synthesis.synthesize
+    monkeypatch.setattr(synthesis, "synthesize", lambda *wanted: whole(*wanted, search=short))
     row = dataclasses.replace(ROW, epochs=1, batch=100, targets=3)
     for attacked in experiments.synthetic(dataset(0.0), row, 0):
         found = value(attacked, "auc")
@@ -116,11 +118,11 @@ def test_a_platform_that_learnt_nothing_does_not_leak():
 
 def test_noise_spoils_the_shadows_records_and_never_the_targets(monkeypatch):
     """Flipping changes exactly that share of each record, replacing about half as much, and "real data" nothing."""
-    data, trained, observe_side = dataset(0.6), [], shadow.observe_side
+    data, trained, observe = dataset(0.6), [], experiments.observe
     monkeypatch.setattr(
-        shadow,
-        "observe_side",
-        lambda d, row, seed, role, side: trained.append((role, d)) or observe_side(d, row, seed, role, side),
+        experiments,
+        "observe",
+        lambda d, row, seed, role, side: trained.append((role, d)) or observe(d, row, seed, role, side),
     )
     row = dataclasses.replace(ROW, epochs=1)
     names = [attacked.about["setting"] for attacked in experiments.noisy(data, row, 0)]
@@ -148,7 +150,7 @@ def test_noisy_shadows_still_find_the_leak_in_the_same_targets():
 
 def test_noisy_attacks_say_what_the_shadows_have_learnt():
     data = dataset(0.3)
-    shadows = shadow.observe(data, ROW, 0)[1]
+    shadows = experiments.observe(data, ROW, 0, "shadow", experiments._sides(data, ROW, 0)["shadow"])
     for key, side in (("shadow_train_acc", True), ("shadow_test_acc", False)):
         right = [signals.correct(seen.vectors, seen.y)[seen.member == side].mean() for seen in shadows]
         assert value(next(experiments.noisy(data, ROW, 0)), key, "target").value == pytest.approx(np.mean(right))

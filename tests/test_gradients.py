@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from mialib import features, gradients, nets, targets, whitebox
-from mialib.config import Target
+from mialib.attacks import gradients, layers
+from mialib.models import nets, targets
+from mialib.models.targets import Target
+from mialib.papers.rezaei2020 import experiments
 
 SHAPES = {"lenet": (1, 28, 28), "alexnet": (3, 32, 32), "resnet-8": (3, 32, 32), "densenet-10": (3, 32, 32)}
 
@@ -189,7 +191,7 @@ def test_bad_input_says_so():
     with pytest.raises(ValueError, match="running statistics"):
         gradients.per_record(mixing, torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"no module 'relu9'; it has .*relu1"):
-        features.outputs(nets.make("lenet", 1, 10), torch.zeros(1, 1, 28, 28), ["relu9"])
+        layers.outputs(nets.make("lenet", 1, 10), torch.zeros(1, 1, 28, 28), ["relu9"])
 
 
 def test_the_first_of_each_kind():
@@ -204,12 +206,12 @@ def test_the_first_of_each_kind():
 def test_outputs_are_those_of_the_layers(name):
     net, (x, _) = network(name), records(name, 3)
     if name == "mixed":
-        found = features.outputs(net, x, ["0.2", "0"])  # what the batch normalisation gets, before it and a ReLU
+        found = layers.outputs(net, x, ["0.2", "0"])  # what the batch normalisation gets, before it and a ReLU
         torch.testing.assert_close(found["0.2"], net[0][:3](x))
         torch.testing.assert_close(found["0"], net[0](x))
         return
     layer = nets.LAYERS[name.split("-")[0]]
-    found = features.outputs(net, x, [layer[-1], layer[-2]])
+    found = layers.outputs(net, x, [layer[-1], layer[-2]])
     last = list(net.children())[-1]
     torch.testing.assert_close(last(found[layer[-1]]), net(x))
 
@@ -232,12 +234,12 @@ def test_norms_of_a_target_come_from_the_cache(monkeypatch):
     monkeypatch.setattr(gradients, "per_record", None)
     np.testing.assert_array_equal(gradients.norms(one, rows), expected)
     with pytest.raises(ValueError, match="unknown layer -3; valid: -1, -2"):
-        features.layer(one, -3)
+        layers.layer(one, -3)
 
 
 @pytest.mark.parametrize("leak", [False, True])
 def test_layers_give_a_planted_leak_away_and_no_other(leak):
-    found = whitebox.by_layer(trained(400, leak), -1, 0)
+    found = experiments.by_layer(trained(400, leak), -1, 0)
     found = found[(found["metric"] == "balanced_accuracy") & (found["subset"] == "all")].iloc[0]
     assert (found["value"] > 0.8) if leak else (abs(found["value"] - 0.5) < 0.2)
 
@@ -248,7 +250,7 @@ def test_gradients_of_noise_say_nothing_and_planted_norms_all():
     about = {"target": "noise", "class": np.arange(800) % 4, "member": np.arange(800) < 400}
     table = pd.DataFrame(about | {"correct": np.arange(800) % 8 < 4} | norms)
     table["x_l2"] += 9 * table["member"]
-    found = whitebox.by_gradient(table, 0)
+    found = experiments.by_gradient(table, 0)
     found = found[found["metric"] == "balanced_accuracy"].set_index(["subset", "by"])["value"]
     assert (found.xs("x", level="by") == 1).all()
     assert (abs(found.xs("w", level="by") - 0.5) < 0.2).all()

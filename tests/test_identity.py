@@ -18,7 +18,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from mialib import config, identity, platforms
+from mialib import config
+from mialib.models import identity, platforms
 
 CASE = np.eye(4), np.arange(4) % 2, np.eye(4), 2, (0, "test")
 
@@ -148,7 +149,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
-from mialib import platforms
+from mialib.models import platforms
 case = np.eye(4), np.arange(4) % 2, np.eye(4), 2, (0, "test")
 makes = [*platforms.PLATFORMS.values(),
     lambda seed: XGBClassifier(monotone_constraints={"a": 1, "b": 0}),

@@ -10,7 +10,9 @@ import pandas as pd
 import pypdf
 import pytest
 
-from mialib import citing, config, report, runs
+from companion import citing
+from mialib import config, runs
+from mialib.results import report
 
 FIGURES = config.ROOT / "figures"
 PAGE = r"""\documentclass[twocolumn]{article}

@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 
-from mialib import config, ledger, published
+from mialib import config
+from mialib.results import ledger, published
 
 SWAPPED, CORRECTED = "labels swapped, as released", "corrected"
 

@@ -9,9 +9,11 @@ import shutil
 import nbformat
 import pytest
 
-from mialib import batch, committed, config, published, runs
+from companion import committed, jobs, runner
+from mialib import config
+from mialib.results import published
 
-PATHS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
+PATHS = sorted(jobs.NOTEBOOKS.glob("*.ipynb"))
 CELL_TYPES = {"published": float, "value": float, "low": float, "high": float} | dict.fromkeys(
     ("dataset", "model", "setting", "metric", "note"), str
 )
@@ -30,13 +32,13 @@ def out(tmp_path_factory):
     no test writes into a user's results. The cache is the user's, so that a second `make test` trains nothing.
     """
     folder = tmp_path_factory.mktemp("demo")
-    for job in batch.plan([], "demo", 0, 1, config.ROOT / "build" / "demo"):
-        if batch.state(job) == "done":
+    for job in jobs.plan([], "demo", 0, config.ROOT / "build" / "demo"):
+        if jobs.state(job) == "done":
             for path in (job.executed, job.html, *job.figures()):
                 copy = folder / path.relative_to(job.out)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
-    assert batch.run(batch.plan([], "demo", 0, 1, folder), parallel=config.workers()) == {}
+    assert runner.run(jobs.plan([], "demo", 0, folder)) == {}
     return folder
 
 
@@ -51,10 +53,10 @@ def test_there_are_notebooks():
 
 @each
 def test_runs_in_demo(path, out):
-    job = batch.Job(path, out, "demo", 0, 1)
-    assert batch.state(job) == "done"
+    job = jobs.Job(path, out, "demo", 0)
+    assert jobs.state(job) == "done"
     executed = nbformat.read(job.executed, as_version=4)
-    assert batch.fault(executed) == ""
+    assert runner.fault(executed) == ""
     assert job.html.stat().st_size > 10_000
 
 
@@ -67,7 +69,7 @@ def test_demo_record(path, out):
     check_record(record, path.stem, "demo")
     # Embedded data and small sizes earn no verdict.
     assert {cell["verdict"] for cell in record["cells"]} == {"not comparable"}
-    kinds = {file.suffix for file in batch.Job(path, out, "demo", 0, 1).figures()}
+    kinds = {file.suffix for file in jobs.Job(path, out, "demo", 0).figures()}
     assert kinds >= {".pdf", ".png", ".svg", ".csv", ".tex", ".json"}
 
 
@@ -75,7 +77,7 @@ def test_same_seed_gives_the_same_record(out, tmp_path):
     """An empty cache (conftest.py gives each test its own) and other workers against the first run."""
     first = json.loads((out / "figures" / f"{REPEATED}.json").read_text(encoding="utf-8"))
     workers = 1 if first["run"]["threads"]["workers"] > 1 else 2
-    assert batch.run(batch.plan([REPEATED], "demo", 0, workers, tmp_path)) == {}
+    assert runner.run(jobs.plan([REPEATED], "demo", 0, tmp_path), workers=workers) == {}
     second = json.loads((tmp_path / "figures" / f"{REPEATED}.json").read_text(encoding="utf-8"))
     assert second["run"]["threads"]["workers"] == workers
     assert first.pop("run") != second.pop("run")
@@ -87,7 +89,7 @@ def test_committed_record_and_figures(path):
     if saves(path):
         folder = config.ROOT / "figures"
         check_record(json.loads((folder / f"{path.stem}.json").read_text(encoding="utf-8")), path.stem, "laptop")
-        assert {file.suffix for file in runs.files_of(path.stem, folder)} >= {".pdf", ".png", ".csv", ".tex"}
+        assert {file.suffix for file in committed.files_of(path.stem, folder)} >= {".pdf", ".png", ".csv", ".tex"}
 
 
 @each
@@ -112,13 +114,24 @@ def test_parameters_cell(path):
 @each
 def test_ends_in_a_reading(path):
     last = nbformat.read(path, as_version=4).cells[-1]
-    assert last.cell_type == "markdown"
+    assert last.cell_type == "markdown" or committed.words(last)
     assert len(re.findall(r"[.!?](?:\s|$)", last.source)) >= 3
 
 
 @each
+def test_readings_take_their_numbers_from_the_record(path):
+    """No typed decimal, none that the record lacks, and what is shown is what the words and the record give."""
+    notebook = nbformat.read(path, as_version=4)
+    again = committed.reread(notebook, config.ROOT / "figures" / f"{path.stem}.json")
+    for cell, made in zip(notebook.cells, again.cells, strict=True):
+        if texts := committed.words(cell):
+            assert not re.findall(r"(?<![\w,])\d*\.\d+", re.sub(r"\{[^{}]*\}", "", " ".join(texts)))
+            assert cell.outputs == made.outputs and "n/a" not in cell.outputs[0].data["text/markdown"]
+
+
+@each
 def test_is_thin(path):
-    cells = code(path)
+    cells = [cell for cell in code(path) if not committed.words(cell)]
     assert len(cells) <= 15
     assert max(len(cell.source.splitlines()) for cell in cells) <= 15
     banned = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.While, ast.Try)
@@ -143,7 +156,7 @@ def test_committed_with_clean_outputs(path):
     assert path.stat().st_size < 500_000
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert batch.fault(notebook) == ""
+    assert runner.fault(notebook) == ""
     assert "papermill" not in notebook.metadata
     assert all("injected-parameters" not in cell.metadata.get("tags", []) for cell in notebook.cells)
     assert any("text/plain" in output.get("data", {}) for cell in code(path) for output in cell.outputs)
@@ -156,7 +169,7 @@ def test_committed_is_what_a_run_of_this_code_left(path):
 
 def test_every_committed_figure_belongs_to_a_notebook():
     folder = config.ROOT / "figures"
-    owned = {file.name for path in PATHS for file in runs.files_of(path.stem, folder)}
+    owned = {file.name for path in PATHS for file in committed.files_of(path.stem, folder)}
     assert {path.name for path in folder.iterdir()} - owned == {"README.md"}
 
 

@@ -8,7 +8,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
-from mialib import batch, pages, report
+from companion import pages, runner
+from mialib.results import report
 
 RUNS = "window.ran = 1"
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -71,7 +72,7 @@ def dangers(html, own=()):
 
 
 def test_nothing_hostile_is_left_on_a_page_of_a_run():
-    page = batch._page(hostile(), '01_<b>"quoted"')
+    page = runner._page(hostile(), '01_<b>"quoted"')
     assert dangers(page) == []
     soup = BeautifulSoup(page, "html.parser")
     assert soup.select("script") == []
@@ -85,9 +86,20 @@ def test_nothing_hostile_is_left_on_a_page_of_a_run():
 
 def test_links_of_a_run_lead_to_pages():
     cell = new_markdown_cell("[a](02%20b%26.ipynb#part) [c](02_b.ipynb) [d](https://example.org/x.ipynb)")
-    soup = BeautifulSoup(batch._page(new_notebook(cells=[cell]), "x"), "html.parser")
+    soup = BeautifulSoup(runner._page(new_notebook(cells=[cell]), "x"), "html.parser")
     links = [link["href"] for link in soup.main.select("a")]
     assert links == ["02%20b%26.html#part", "02_b.html", "https://example.org/x.ipynb"]
+
+
+def test_of_a_cell_with_its_tag_only_the_output_is_shown():
+    said = new_output("execute_result", {"text/markdown": "**so**"})
+    cells = [
+        new_code_cell("report.reading(run)", outputs=[said], metadata={"tags": ["hide-input"]}),
+        new_code_cell("x"),
+    ]
+    soup = BeautifulSoup(runner._page(new_notebook(cells=cells), "x"), "html.parser")
+    assert soup.main.strong.text == "so" and "report.reading" not in soup.main.text
+    assert [part.text.strip() for part in soup.main.select(".highlight")] == ["x"]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from mialib import metrics, models, platforms, signals, training
-from mialib.models import MLP
-from mialib.platforms import PLATFORMS, Network, answers
+from mialib import metrics
+from mialib.attacks import signals
+from mialib.models import fit, platforms, small
+from mialib.models.fit import Recipe
+from mialib.models.platforms import PLATFORMS, Network, answers
+from mialib.models.small import MLP
 from mialib.runs import stream
-from mialib.training import Recipe
 
 # None of these was thought of when the attacks were written.
 OTHERS = {
@@ -80,7 +82,7 @@ def test_answers_are_those_of_the_classifier_fitted_by_hand(platform):
     for log, rows, ask, word in zip(given, members, asked, words, strict=True):
         by_hand = make(int(stream(*word).integers(2**31))).fit(X[rows], y[rows]).predict_proba(X[ask])
         assert log.dtype == np.float32 and log.shape == (len(ask), classes)
-        np.testing.assert_allclose(signals.softmax(log), by_hand, atol=1e-6)
+        np.testing.assert_allclose(small.softmax(log), by_hand, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
@@ -90,7 +92,7 @@ def test_absent_classes_constant_features_and_more_classes_than_records(platform
     X[:, :3], X[:, 3] = 0, 1
     given = answers(PLATFORMS.get(platform) or OTHERS[platform], X, y, 90, members, asked, words)
     for log, rows in zip(given, members, strict=True):
-        vectors = signals.softmax(log)
+        vectors = small.softmax(log)
         absent = np.setdiff1d(np.arange(90), y[rows])
         assert len(absent) > 45 and vectors[:, absent].max() < 2e-12
         np.testing.assert_allclose(vectors.sum(1), 1, atol=1e-5)
@@ -234,9 +236,9 @@ def test_network_is_ours_under_scikit_learns_names(hidden):
     assert network.get_params() == fitted.get_params() and fitted.classes_.tolist() == ["a", "b", "c"]
     model, codes = MLP((20, *hidden, classes)), np.array([1, 2, 0])[y[rows]]
     recipe = Recipe(4, batch=16, rate=0.01, l2=1e-3)
-    [theta] = training.fit_many(model, recipe, X[rows], codes, [np.arange(60)], [(7, "network")])
+    [theta] = fit.fit_many(model, recipe, X[rows], codes, [np.arange(60)], [(7, "network")])
     p = fitted.predict_proba(X[ask])
-    assert (p == signals.softmax(models.logits(model, theta, X[ask]))).all()
+    assert (p == small.softmax(small.logits(model, theta, X[ask]))).all()
     assert (fitted.predict(X[ask]) == np.array(["a", "b", "c"])[p.argmax(1)]).all()
 
 
@@ -252,7 +254,7 @@ def test_without_a_hidden_layer_it_is_logistic_regression():
     best = scipy.optimize.minimize(loss, np.zeros(15), options={"gtol": 1e-8})
     p = Network((), epochs=800, batch=60, rate=0.02, l2=0.01).fit(X, y).predict_proba(X)
     scores = X @ best.x[:12].reshape(4, classes) + best.x[12:]
-    np.testing.assert_allclose(p, signals.softmax(scores), atol=1e-3)
+    np.testing.assert_allclose(p, small.softmax(scores), atol=1e-3)
 
 
 class Says(ClassifierMixin):

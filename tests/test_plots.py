@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from mialib import metrics, plots
+from mialib import metrics
+from mialib.results import plots
 
 
 @pytest.fixture(autouse=True)
@@ -288,13 +289,13 @@ def test_confidence_vectors_draw_members_and_non_members_on_a_log_scale():
 
 def test_confidence_histograms_draw_shares_and_leave_out_an_empty_side():
     table = answers()
-    figure = plots.confidence_histograms(table[table["member"] | (table["panel"] == "all")], bins=10)
+    figure = plots.confidence_histograms(table[table["member"] | (table["panel"] == "all")])
     both, alone = ([patch.get_data() for patch in ax.patches] for ax in figure.axes)
     assert (len(both), len(alone)) == (2, 1)
     for data, side in zip(both, (True, False), strict=True):
         here = table[(table["panel"] == "all") & (table["member"] == side)]
-        np.testing.assert_allclose(data.values, metrics.histogram(here["confidence"]))
-        assert len(data.edges) == 11
+        np.testing.assert_allclose(data.values, metrics.histogram(here["confidence"], 100))
+        assert len(data.edges) == 101
 
 
 def test_training_draws_the_attack_on_each_subset_and_the_target_everywhere():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from mialib import pool
+from companion import pool
 
 MEGABYTE = 2**20
 

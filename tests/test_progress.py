@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from mialib import config, progress, runs, targets
+from mialib import runs
 from mialib.attacks import known
-from mialib.config import Target
+from mialib.models import targets
+from mialib.models.targets import Target
+from mialib.papers.rezaei2020 import experiments
 
 
 def answers(leak, n=400, classes=3):
@@ -21,18 +23,18 @@ def value(table, subset, metric):
 
 
 def test_no_leak_no_attack():
-    found = value(progress.at(*answers(0.0, 3000), (0, "null")), "all", "balanced_accuracy")
+    found = value(experiments.at(*answers(0.0, 3000), (0, "null")), "all", "balanced_accuracy")
     assert abs(found["value"] - 0.5) < 0.06
 
 
 def test_planted_leak_is_found():
-    found = value(progress.at(*answers(1.5), (0, "leak")), "all", "balanced_accuracy")
+    found = value(experiments.at(*answers(1.5), (0, "leak")), "all", "balanced_accuracy")
     assert found["value"] > 0.6
 
 
 def test_rows_are_what_they_say():
     vectors, y, member = answers(1.0)
-    table = progress.at(vectors, y, member, (0, "rows"))
+    table = experiments.at(vectors, y, member, (0, "rows"))
     right = vectors.argmax(1) == y
     assert value(table, "all", "train_acc")["value"] == right[member].mean()
     assert value(table, "all", "test_acc")["value"] == right[~member].mean()
@@ -47,18 +49,19 @@ def test_rows_are_what_they_say():
 def watched(monkeypatch):
     tiny = Target("mnist", "lenet", 4, 64, 1e-3, (2,), decay=0.0, augment=False, scale="mnist", observe=2)
     others = Target("cifar-10", "resnet-20", weights="weights/none.th")
-    monkeypatch.setitem(config._TARGETS, "demo", {"mnist-lenet": tiny, "cifar-10-resnet": others})
+    monkeypatch.setattr(experiments, "targets", lambda profile: {"mnist-lenet": tiny, "cifar-10-resnet": others})
+    return tiny
 
 
 def test_by_epoch_and_stopping(watched):
-    assert progress.watched("demo") == ["mnist-lenet"]
+    assert experiments.watched("demo") == ["mnist-lenet"]
     with pytest.raises(ValueError, match="run `python -m mialib targets mnist-lenet --profile demo`"):
-        progress.by_epoch("mnist-lenet", "demo", 0)
-    targets.train("mnist-lenet", "demo")
-    table = progress.by_epoch("mnist-lenet", "demo", 0)
-    assert tuple(table.columns) == progress.COLUMNS
+        experiments.by_epoch("mnist-lenet", "demo", 0)
+    targets.train("mnist-lenet", watched, "demo")
+    table = experiments.by_epoch("mnist-lenet", "demo", 0)
+    assert list(table.columns) == ["target", "epoch", "subset", "metric", "value", "low", "high"]
     assert set(table.epoch) == {2, 4}
-    stopped = progress.stopping(table, "demo")
+    stopped = experiments.stopping(table, "demo")
     assert list(stopped.index.get_level_values("moment"))[::2] == ["before the first drop", "last epoch"]
     assert stopped["epoch"].tolist()[::2] == [2, 4]
     test = table[table.metric == "test_acc"].set_index("epoch")["value"]

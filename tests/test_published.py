@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib import config, published
+from mialib import config
+from mialib.results import published
 
 RERUN = "Shokri et al. (csong27 code, 10 shadows, re-run by ML-Leaks)"
 
@@ -171,8 +172,8 @@ def test_known_tables_are_there_and_other_files_explained():
     others = {"shokri_table2", "shokri_table3", "mlleaks_fig1_adversary1_vs_shokri"}
     assert {name for name, *_ in FIGURES + REZAEI} | others <= set(published.tables())
     files = {path.stem for path in (config.ROOT / "data" / "published").glob("*.csv")}
-    assert set(published.SETTING) <= set(published.tables())
-    assert set(published.POINTS) <= files
+    assert set(published.facts()["setting"]) <= set(published.tables())
+    assert set(published.facts()["points"]) <= files
     readme = (config.ROOT / "data" / "published" / "README.md").read_text()
     assert [stem for stem in files - set(published.tables()) if f"`{stem}.csv`" not in readme] == []
 
@@ -415,7 +416,7 @@ def test_unknown_points_list_the_valid_ones():
         published.points("fig4")
 
 
-@pytest.mark.parametrize("name", list(published.POINTS))
+@pytest.mark.parametrize("name", list(published.facts()["points"]))
 def test_points_keep_every_row_and_column(name):
     table = published.points(name)
     with (config.ROOT / "data" / "published" / f"{name}.csv").open(newline="") as file:
@@ -423,7 +424,7 @@ def test_points_keep_every_row_and_column(name):
     assert list(table.columns) == header
     assert len(table) == len(rows)
     for column, cells in zip(header, zip(*rows, strict=True), strict=True):
-        if column in published.POINTS[name]:
+        if column in published.facts()["points"][name]:
             assert table[column].tolist() == list(cells)
         else:
             np.testing.assert_array_equal(table[column], [float(cell or "nan") for cell in cells])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mialib import batch, config
+from companion import batch
+from mialib import config
 
 # Exhibit -> folders of data/raw that it needs. The target models of 13 are in data/targets.
 CHEAPEST = {"06_shokri_fig8_noise": ("location",), "13_rezaei_figs12_confidence": ("cifar10", "cifar100")}

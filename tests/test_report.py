@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 import mialib
-from mialib import config, published, report, runs
+from mialib import config, runs
+from mialib.results import plots, published, report
 
 RUN = runs.Run("01_table2", "demo", 0, 0.0, "unknown")
 SUFFIXES = ("pdf", "png", "svg", "csv", "tex")
@@ -49,7 +50,7 @@ def cells():
 
 def saved(tmp_path, monkeypatch, name="a", run=RUN):
     monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path / name))
-    figure = report.dots(rows(), "Attack precision")
+    figure = plots.dots(rows(), "Attack precision")
     table = published.scorecard(cells())
     return report.save(run, "Table II", {"Adult": "M"}, cells(), {"": figure}, {"": table}, {"adult": "ab12"})
 
@@ -103,7 +104,7 @@ def test_pdf_says_what_it_is_and_holds_its_fonts(tmp_path, monkeypatch):
 def test_long_axis_label_stays_in_the_figure():
     with plt.rc_context(), pd.option_context("display.precision", 6):
         report.style()
-        figure = report.dots(rows(), "attack precision (share of called members that are)")
+        figure = plots.dots(rows(), "attack precision (share of called members that are)")
         figure.draw_without_rendering()
         label = figure.axes[0].xaxis.label.get_window_extent()
         assert label.x0 >= 0 and label.x1 <= figure.bbox.x1
@@ -114,13 +115,13 @@ def test_axis_labels_of_panels_keep_apart_and_the_legend_explains_the_star():
     table = pd.concat([here.assign(panel=panel, tier="R") for panel in ("all", "correct", "misclassified")])
     with plt.rc_context(), pd.option_context("display.precision", 6):
         report.style()
-        figure = report.dots(table, "AUC, or share of members found at 1 % FPR")
+        figure = plots.dots(table, "AUC, or share of members found at 1 % FPR")
         figure.draw_without_rendering()
         extents = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(extents))
     assert extents[0].x0 >= 0 and extents[-1].x1 <= figure.bbox.x1
     assert "cut-down target, no verdict" in texts(figure)
-    assert "cut-down target, no verdict" not in texts(report.dots(rows(), "Attack precision"))
+    assert "cut-down target, no verdict" not in texts(plots.dots(rows(), "Attack precision"))
 
 
 def test_text_can_be_read_in_a_column():
@@ -128,7 +129,7 @@ def test_text_can_be_read_in_a_column():
         report.style()
         for panels, paper in ((1, 3.25), (2, 6.8), (5, 6.8)):
             table = pd.concat([rows().assign(panel=f"{i}" if panels > 1 else "", tier="R") for i in range(panels)])
-            figure = report.dots(table, "Attack precision")
+            figure = plots.dots(table, "Attack precision")
             figure.draw_without_rendering()
             smallest = min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text())
             assert smallest * paper / figure.get_figwidth() >= 6
@@ -136,7 +137,7 @@ def test_text_can_be_read_in_a_column():
 
 def test_saving_a_figure_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
-    figure = report.dots(rows(), "Attack precision")
+    figure = plots.dots(rows(), "Attack precision")
     contents = []
     for _ in range(2):
         paths = report.save(RUN, "Table II", {"Adult": "M"}, [], {"": figure}, {}, {})
@@ -158,7 +159,8 @@ path.simplify: False
 """
 DRAWING = """
 import matplotlib.pyplot as plt, pandas as pd
-from mialib import plots, report, runs
+from mialib import runs
+from mialib.results import plots, report
 
 report.style()
 points = {"panel": "Adult", "label": "ours", "tier": "M", "x": [0.4, 0.5, 0.7]}
@@ -166,7 +168,7 @@ own, ax = plt.subplots()
 ax.plot([0, 1], [0, 1], label="own axes")
 ax.legend()
 plt.rcParams["savefig.bbox"] = "tight"  # as Jupyter may, after `style`
-figures = {"": report.pipeline(), "cdf": plots.cdf(pd.DataFrame(points), "precision"), "own": own}
+figures = {"": plots.pipeline(), "cdf": plots.cdf(pd.DataFrame(points), "precision"), "own": own}
 report.save(runs.Run("01_toy", "demo", 0, 0.0, "unknown"), "Toy", {"Adult": "M"}, [], figures, {}, {})
 """
 
@@ -278,16 +280,16 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path, monkeypatch):
 
 
 def test_dots_marks_tiers_and_only_what_is_there():
-    found = texts(report.dots(rows(), "Attack precision", labels={"published": "Google"}))
+    found = texts(plots.dots(rows(), "Attack precision", labels={"published": "Google"}))
     assert {"Adult  [R]", "MNIST  [S, substitute]", "Purchase-2  [M, simulated]"} <= set(found)
     assert {"Google", "ours, 95 % interval", "gap attack, ours", "ZeroR (0.5)", "simulated data"} <= set(found)
     assert "published re-run" not in found
-    real = texts(report.dots(rows().head(2), "Attack precision", chance=None))
+    real = texts(plots.dots(rows().head(2), "Attack precision", chance=None))
     assert not any("simulated" in text or "ZeroR" in text for text in real)
 
 
 def test_dots_draws_the_values_in_their_rows():
-    ax = report.dots(rows(), "Attack precision").axes[0]
+    ax = plots.dots(rows(), "Attack precision").axes[0]
     drawn = {line.get_marker(): line for line in ax.get_lines()}
     assert drawn["D"].get_xdata().tolist() == [0.503, 0.517, 0.505]
     assert drawn["o"].get_xdata()[:2].tolist() == [0.51, 0.53]
@@ -300,12 +302,12 @@ def test_dots_draws_the_values_in_their_rows():
 
 def test_panels_carry_the_tier_when_it_is_theirs():
     table = pd.concat([rows().assign(panel="Location", tier="R"), rows().assign(panel="Texas", tier="M")])
-    figure = report.dots(table, "Precision")
+    figure = plots.dots(table, "Precision")
     assert [ax.get_title() for ax in figure.axes] == ["Location\n[R]", "Texas\n[M, simulated]"]
     assert [len(ax.patches) for ax in figure.axes] == [0, 3]
     assert "Adult" in texts(figure)
     by_row = pd.concat([rows().assign(panel="Precision"), rows().assign(panel="Recall")])
-    figure = report.dots(by_row, "rate")
+    figure = plots.dots(by_row, "rate")
     assert [ax.get_title() for ax in figure.axes] == ["Precision", "Recall"]
     assert "Purchase-2  [M, simulated]" in texts(figure)
 
@@ -325,9 +327,9 @@ def test_panels_carry_the_tier_when_it_is_theirs():
 )
 def test_dots_refuses_what_it_cannot_draw_honestly(table, message):
     with pytest.raises(ValueError, match=message):
-        report.dots(table, "x")
+        plots.dots(table, "x")
     with pytest.raises(ValueError, match="labels are for"):
-        report.dots(rows(), "x", labels={"publishd": "Google"})
+        plots.dots(rows(), "x", labels={"publishd": "Google"})
 
 
 def test_caption_says_what_is_simulated():

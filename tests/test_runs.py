@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 
 from mialib import config, machine, runs, work
+from mialib.papers.shokri2017 import experiments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,24 +223,6 @@ def test_commit_without_git(checkout, monkeypatch):
     assert runs._commit() == "unknown"
 
 
-def test_files_of_notebooks_whose_names_begin_alike(tmp_path):
-    names = ["01_a.json", "01_a.png", "01_a_x.csv", "01_a_b.json", "01_a_b.png", "01_a_b_x.csv", "01_a-Copy1.json",
-             "01_[a].json", "01_[a].png", "01_a_c.png", "01_ab.png"]  # fmt: skip
-    for name in names:
-        (tmp_path / name).touch()
-
-    def found(stem):
-        return [path.name for path in runs.files_of(stem, tmp_path)]
-
-    assert found("01_a") == ["01_a.json", "01_a.png", "01_a_c.png", "01_a_x.csv"]
-    assert found("01_a_b") == ["01_a_b.json", "01_a_b.png", "01_a_b_x.csv"]
-    assert found("01_[a]") == ["01_[a].json", "01_[a].png"]
-    assert found("01_a-Copy1") == ["01_a-Copy1.json"]
-    assert found("01_a_c") == ["01_a_c.png"]
-    assert found("01_*") == []
-    assert runs.files_of("01_a", tmp_path / "gone") == []
-
-
 @pytest.mark.parametrize("name", ["DATA", "CACHE", "FIGURES"])
 def test_folders_are_the_same_from_everywhere(name, monkeypatch, tmp_path):
     """A relative one once meant another folder inside each notebook, and "~" a folder of that name."""
@@ -264,11 +247,11 @@ def test_folders_are_the_same_from_everywhere(name, monkeypatch, tmp_path):
 def test_settings_and_workers(monkeypatch):
     for exhibit in ("table2", "table3"):
         for profile in config.PROFILES:
-            assert config.settings(exhibit, profile)
-    sizes = [row.size for row in config.settings("table2", "laptop") if row.dataset == "location-30"]
+            assert experiments.settings(exhibit, profile)
+    sizes = [row.size for row in experiments.settings("table2", "laptop") if row.dataset == "location-30"]
     assert sizes == [1200, 1600]
     with pytest.raises(ValueError, match="valid exhibits: table2, table3"):
-        config.settings("table9", "demo")
+        experiments.settings("table9", "demo")
     monkeypatch.setenv("MIALIB_WORKERS", "none")
     with pytest.raises(ValueError, match="whole number from 1 up, not 'none'"):
         config.workers()

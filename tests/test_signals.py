@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from mialib import signals
+from mialib.attacks import signals
 
 
 def test_uncertainty_equals_the_entropy_in_base_n():

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from mialib import runs, simulate
+from mialib import runs
+from mialib.data import simulate
 
 
 @pytest.fixture(scope="module")

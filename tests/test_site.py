@@ -20,8 +20,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from playwright.sync_api import Error, sync_playwright
 from test_pages import RUNS, dangers, hostile
 
-from mialib import __main__ as command_line
-from mialib import __version__, config, published, site
+from companion import __main__ as command_line
+from companion import citing, site
+from mialib import __version__, config
+from mialib.results import published
 
 NOTEBOOKS = sorted((config.ROOT / "notebooks").glob("*.ipynb"))
 EXHIBITS = [path.stem for path in NOTEBOOKS if not path.stem.startswith("00")]
@@ -65,7 +67,10 @@ def toys(tmp_path_factory):
     bare = "# Somebody et al. 2017, Fig 2: later\n\n[back](notebooks/01_ran.ipynb#The-figure), [near](01_ran.ipynb)"
     versions = new_output("stream", name="stdout", text="mialib 0.1.0 · profile laptop\n")
     write(notebooks / "00_overview.ipynb", "# An overview", new_code_cell("x", outputs=[versions, outputs[2]]))
-    write(notebooks / "01_ran.ipynb", ran, new_markdown_cell("## The figure"), new_code_cell("draw()", outputs=outputs))
+    said = new_output("execute_result", {"text/markdown": "**What comes out.** It does.", "text/plain": "<Markdown>"})
+    reading = new_code_cell("report.reading(run)", outputs=[said], metadata={"tags": ["hide-input"]})
+    cells = [new_markdown_cell("## The figure"), new_code_cell("draw()", outputs=outputs), reading]
+    write(notebooks / "01_ran.ipynb", ran, *cells)
     write(notebooks / "02_bare.ipynb", bare)
     (figures / "01_ran.png").write_bytes(base64.b64decode(DOT))
     unpublished = CELL | {"published": None, "verdict": "not comparable"}
@@ -78,11 +83,37 @@ def write(path, text, *cells):
     nbformat.write(new_notebook(cells=[new_markdown_cell(text), *cells]), path)
 
 
+TOY_TEXTS = {
+    "README.md": "# Us\n\n[no page](x)\n\n## Where to go\n\n[Walk](docs/walk.md), [more](CONTRIBUTING.md)\n\n## End",
+    "CONTRIBUTING.md": "# More\n\n[walk](docs/walk.md)",
+    "docs/walk.md": "# Walk\n\n![A picture of it](../figures/01_ran.png)\n"
+    "[files](../data/registry.csv), [no page](../README.txt)",
+    "docs/citing.md": "# How to cite\n\nSo.",
+    "data/README.md": "# Data\n\n[numbers](published)",
+    "data/published/README.md": "# Numbers",
+}
+
+
+def built_from(out, root, texts, notebooks, figures):
+    """The site of notebooks and figures in a project with these texts."""
+    if not root.exists():
+        shutil.copytree(config.ROOT / "data" / "published", root / "data" / "published")
+        shutil.copy(config.ROOT / "CITATION.cff", root)
+        shutil.copy(config.ROOT / "data" / "registry.csv", root / "data")
+        (root / "docs").mkdir()
+        (root / "README.txt").touch()
+        for name, text in texts.items():
+            (root / name).write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ROOT", root)
+        site.build(out, notebooks, figures)
+
+
 @pytest.fixture(scope="module")
 def toy_site(toys, tmp_path_factory):
     out = tmp_path_factory.mktemp("toy")
-    site.build(out, *toys)
-    return out
+    built_from(out / "site", out / "root", TOY_TEXTS, *toys)
+    return out / "site"
 
 
 @pytest.fixture
@@ -138,6 +169,9 @@ def test_real_site_is_whole(built):
         ("02_bare.html", "#The-figure", "#the-figure", "no the-figure in 01_ran.html"),
         ("02_bare.html", 'src="site.js"', 'src="https://cdn.example/site.js"', "not in the site"),
         ("index.html", "downloads/01_ran.png", "downloads/01_run.png", "not in the site"),
+        ("docs.html", '"docs-walk.html"', '"docs-run.html"', "dead link"),
+        ("docs-walk.html", '"downloads/registry.csv"', '"../data/registry.csv"', "dead link"),
+        ("docs-walk.html", '"downloads/01_ran.png"', '"../figures/01_ran.png"', "not in the site"),
         ("01_ran.html", ' alt="', ' title="', "image without a text"),
         ("01_ran.html", ' scope="', ' title="', "table without headers"),
         ("01_ran.html", 'class="scroll"', "", "does not scroll"),
@@ -159,6 +193,8 @@ def test_toy_pages(toy):
     assert ran.h1.text == title
     assert ran.select_one("main img")["alt"] == f"{title}. Real data: Adult."
     assert soup(toy / "00_overview.html").select_one("main img")["alt"] == "An overview."
+    assert "draw()" in ran.main.text and "report.reading" not in ran.main.text
+    assert "What comes out." in [part.text for part in ran.select("main strong")]
     assert [cell.name for cell in ran.table.tr.find_all(True)] == ["td", "th"]
     assert [link["href"] for link in bare.select("main p a")] == ["01_ran.html#The-figure", "01_ran.html"]
     assert [heading.text for heading in index.select("main h2")] == ["Somebody et al. 2017"]
@@ -180,11 +216,34 @@ def test_toy_pages(toy):
     ]
 
 
-def test_site_takes_the_place_of_an_old_one(toys, toy):
+def test_texts_of_the_repository_lead_to_pages_and_files_of_the_site(toy):
+    links = {
+        name: [link["href"] for link in soup(toy / f"{name}.html").select("main a")]
+        for name in ("docs", "docs-walk", "docs-contributing", "data")
+    }
+    assert links == {
+        "docs": ["docs-walk.html", "docs-contributing.html"],
+        "docs-walk": ["downloads/registry.csv"],
+        "docs-contributing": ["docs-walk.html"],
+        "data": ["published.html"],
+    }
+    assert "no page" in soup(toy / "docs-walk.html").main.text and "no page" not in soup(toy / "docs.html").main.text
+    assert soup(toy / "docs-walk.html").main.img["src"] == "downloads/01_ran.png"
+
+
+def test_a_link_to_nothing_is_not_hidden():
+    assert site._place("instal.md", "docs", {}) == "instal.md"
+    assert site._place("../requirements.lock", "docs", {}) == ""
+    assert site._place("#below", "docs", {}) == "#below"
+    assert site._place("published#a", "data", {"data/published/README.md": "p.html"}) == "p.html#a"
+    assert site._place("https://example.org/docs/install.md", "", {}) == "https://example.org/docs/install.md"
+
+
+def test_site_takes_the_place_of_an_old_one(toys, toy, toy_site):
     before = {path: path.read_bytes() for path in toy.rglob("*") if path.is_file()}
     (toy / "99_gone.html").touch()
     (toy / "downloads" / "99_gone.png").touch()
-    site.build(toy, *toys)
+    built_from(toy, toy_site.parent / "root", TOY_TEXTS, *toys)
     assert {path: path.read_bytes() for path in toy.rglob("*") if path.is_file()} == before
 
 
@@ -204,32 +263,27 @@ ODD = '01_<img src=x onerror="window.ran=1">_&[a]*_#1'
 @pytest.fixture(scope="module")
 def hostile_site(tmp_path_factory):
     """The site of a branch on which every name, title, text, output and record would run something."""
-    root, out = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("hostile")
-    shutil.copytree(config.ROOT / "data" / "published", root / "data" / "published")
-    for name in ("CITATION.cff", "data/registry.csv"):
-        shutil.copy(config.ROOT / name, root / name)
-    bad = hostile()
-    for path in (root / "data" / "README.md", root / "data" / "published" / "README.md"):
-        path.write_text(f"# Data {bad.cells[1].source}", encoding="utf-8")
-    for folder in ("notebooks", "figures"):
-        (root / folder).mkdir()
+    out, bad = tmp_path_factory.mktemp("hostile"), hostile()
+    notebooks, figures = out / "notebooks", out / "figures"
+    text = f"# Data {bad.cells[1].source}\n\n## Where to go\n\n{bad.cells[1].source}\n\n[x](docs/{'x' * 5000})"
+    texts = dict.fromkeys([*TOY_TEXTS, f"docs/{ODD}.md"], text)
+    for folder in (notebooks, figures):
+        folder.mkdir()
     for stem in (ODD, "02_other", "18_rezaei"):
-        nbformat.write(bad, root / "notebooks" / f"{stem}.ipynb")
-        (root / "figures" / f"{stem}.png").write_bytes(base64.b64decode(DOT))
+        nbformat.write(bad, notebooks / f"{stem}.ipynb")
+        (figures / f"{stem}.png").write_bytes(base64.b64decode(DOT))
         evil = f'"><script>{RUNS}</script>\n\n[x](javascript:{RUNS})'
         cell = CELL | dict.fromkeys(("dataset", "model", "setting", "metric", "verdict", "note", "tier"), evil)
         run = {"date": evil, "commit": evil, "versions": {"mialib": evil}}
         record = {"notebook": stem, "exhibit": evil, "cells": [cell, CELL | {"note": evil}], "run": run}
-        (root / "figures" / f"{stem}.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "ROOT", root)
-        site.build(out, root / "notebooks", root / "figures")
-    return out
+        (figures / f"{stem}.json").write_text(json.dumps(record), encoding="utf-8")
+    built_from(out / "site", out / "root", texts, notebooks, figures)
+    return out / "site"
 
 
 def test_nothing_hostile_is_left_in_the_site(hostile_site):
     paths = sorted(hostile_site.glob("*.html"))
-    assert len(paths) == 9
+    assert len(paths) == 13
     for path in paths:
         html = path.read_text(encoding="utf-8")
         page = parsed(html)
@@ -295,7 +349,7 @@ def test_command_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(site, "build", lambda out: [out / "index.html", out / "cite.html"])
     assert command_line.main(["site"]) == 0
     assert capsys.readouterr().out == "2 pages; open build/site/index.html in a browser\n"
-    monkeypatch.setattr(site, "build", lambda out: site._record(tmp_path / "damaged.json"))
+    monkeypatch.setattr(site, "build", lambda out: citing.read(tmp_path / "damaged.json"))
     (tmp_path / "damaged.json").write_text("{")
     with pytest.raises(SystemExit, match="2"):
         command_line.main(["site"])
@@ -344,6 +398,15 @@ def test_figures_carry_their_captions(stem, built):
 def code(stem):
     cells = nbformat.read(config.ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
     return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def test_a_page_a_text_of_the_docs(built):
+    """Every page of docs, and CONTRIBUTING.md, is named in "Docs"."""
+    named = [link["href"] for link in soup(built / "docs.html").select("main a")]
+    titles = [path.read_text(encoding="utf-8").partition("\n")[0] for path in config.ROOT.glob("docs/*.md")]
+    assert {soup(built / name).h1.text for name in named} >= {title.lstrip("# ") for title in titles} | {"Contributing"}
+    pictures = [image["src"] for image in soup(built / "docs-results.html").select("main img")]
+    assert len(pictures) == 3 and all(picture.startswith("downloads/") for picture in pictures)
 
 
 def test_how_to_cite_agrees_with_the_citation_file(built):
@@ -484,7 +547,11 @@ def test_scorecard_without_scripts_is_a_plain_table(browser, built):
     context.close()
 
 
-@pytest.mark.parametrize("name", ["index", "00_overview", EXHIBITS[0], "scorecard", "ledger", "data", "cite"])
+AXED = ["index", "00_overview", EXHIBITS[0], "scorecard", "ledger", "data", "cite", "docs"]
+AXED += ["docs-first-walk", "docs-running", "docs-architecture"]
+
+
+@pytest.mark.parametrize("name", AXED)
 def test_axe_has_no_complaint(name, browser, built):
     """Contrast, headers, names, landmarks and more: https://dequeuniversity.com/rules/axe."""
     tab = browser.new_page()

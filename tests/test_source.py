@@ -123,6 +123,6 @@ def test_an_edit_is_seen_by_a_process_that_lives_on(digest):
 
 
 def test_real_functions_in_every_process():
-    code = "from mialib import source, training; print(source.digest(training._fit_job))"
+    code = "from mialib import source; from mialib.models import fit; print(source.digest(fit._fit_job))"
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(found) == 1 and len(found.pop().strip()) == 64

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib.splits import swapped, targets_and_shadows
+from mialib.data.splits import swapped, targets_and_shadows
 
 
 @given(size=st.integers(1, 40), extra=st.integers(1, 200), seed=st.integers(0, 5))

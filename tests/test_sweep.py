@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mialib import __main__ as command_line
-from mialib import batch, sweep
-from mialib.published import CELL
+from companion import __main__ as command_line
+from companion import jobs, options, sweep
+from mialib.results.published import CELL
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 T_TWO, T_NINE = 4.30265, 2.26216  # Student's t, 97.5 %, with 2 and 9 degrees of freedom (printed tables)
@@ -35,12 +35,12 @@ def notebooks(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write(folder)
-    monkeypatch.setattr(batch, "NOTEBOOKS", folder)
+    monkeypatch.setattr(jobs, "NOTEBOOKS", folder)
     return folder
 
 
 def job(out, seed, **changes):
-    return batch.Job(out / "01_toy.ipynb", out / f"seed-{seed}", "demo", seed, 1, **changes)
+    return jobs.Job(out / "01_toy.ipynb", out / f"seed-{seed}", "demo", seed, **changes)
 
 
 def left(out, seed, *cells):
@@ -78,15 +78,15 @@ def test_sweep_from_the_command_line(notebooks, tmp_path, capsys):
 
 def test_table_over_seeds(tmp_path):
     one, two = ({"dataset": "toy", "setting": s, "metric": "auc", "tier": "S", "published": 0.9} for s in ("x", "y"))
-    jobs = [left(tmp_path, seed, one | {"value": seed / 10}, two) for seed in range(9)]
-    jobs.append(left(tmp_path, 9, two | {"value": 0.7}, one | {"value": 0.9}))
-    jobs.append(job(tmp_path, 10))  # such as the overview, which leaves no record
-    table = sweep.table(jobs)
+    done = [left(tmp_path, seed, one | {"value": seed / 10}, two) for seed in range(9)]
+    done.append(left(tmp_path, 9, two | {"value": 0.7}, one | {"value": 0.9}))
+    done.append(job(tmp_path, 10))  # such as the overview, which leaves no record
+    table = sweep.table(done)
     assert list(table["setting"]) == ["x", "y"] and list(table["seeds"]) == [10, 1]
     half = T_NINE * statistics.stdev(range(10)) / 10 / 10**0.5
     assert list(table.loc[0, ["mean", "low", "high"]]) == pytest.approx([0.45, 0.45 - half, 0.45 + half], 1e-5)
     assert table.loc[1, "mean"] == 0.7 and table.loc[1, ["low", "high"]].isna().all()
-    path = sweep.write(jobs, tmp_path)
+    path = sweep.write(done, tmp_path)
     assert sweep.shown(path).splitlines()[2].split() == ["01", "toy", "S", "y", "auc", "0.900", "0.700", "1"]
     assert sweep.shown(sweep.write([], tmp_path)) == "no run left a record with numbers"
 
@@ -100,8 +100,8 @@ def test_a_spreadsheet_runs_no_cell_of_the_table(tmp_path):
 
 def test_a_folder_each(tmp_path):
     def folders(**settings):
-        jobs = [job(tmp_path, 0, settings=tuple(sorted(settings.items())))]
-        return [each.out.relative_to(tmp_path / "seed-0").as_posix() for each in sweep.spread(jobs, [0, 7])]
+        planned = [job(tmp_path, 0, settings=tuple(sorted(settings.items())))]
+        return [each.out.relative_to(tmp_path / "seed-0").as_posix() for each in sweep.spread(planned, [0, 7])]
 
     assert folders() == ["sweep/default/seed-0", "sweep/default/seed-7"]
     assert folders(k=3, a="x y")[0] == "sweep/a=x%20y,k=3/seed-0"
@@ -112,9 +112,9 @@ def test_a_folder_each(tmp_path):
 
 
 def test_seeds_as_written():
-    assert command_line._seeds("0..9") == list(range(10))
-    assert command_line._seeds("7") == [7]
-    assert command_line._seeds("5..7,0,6") == [0, 5, 6, 7]
+    assert options.seeds("0..9") == list(range(10))
+    assert options.seeds("7") == [7]
+    assert options.seeds("5..7,0,6") == [0, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_seeds_as_written():
         (["--seeds", "0...3"], 'such as "0..9"'),
         (["--seeds", ""], 'such as "0..9"'),
         (["--seeds", "0..1000"], "at most 1000"),
-        (["--seeds", "0..999,1000"], "at most 1000 seeds, not 1001"),
-        (["--seeds", "0..3", "--seed", "1"], "not allowed with"),
+        (["--seeds", "0..999,1000"], "at most 1000"),
+        (["--seeds", "0..3", "--seed", "1"], "not allowed together"),
         (["--set", "epochs=3"], "01_toy has no parameter epochs; its parameters: profile, seed, k, rate"),
         (["--set", "k=x"], "k must be of the type of its default, 1, not 'x'"),
         (["--set", "k=1.5"], "k must be of the type of its default, 1, not 1.5"),

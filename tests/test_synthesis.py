@@ -5,18 +5,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mialib import runs, synthesis
-from mialib.synthesis import Search, Space, synthesize
+from mialib import runs
+from mialib.attacks import synthesis
+from mialib.attacks.synthesis import Search, synthesize
 
 MASK = 2**64 - 1
 SMALL = Search(k_max=8, k_min=2, rej_max=3, conf_min=0.3, iter_max=60)
-# Binary, two-valued but not 0 and 1, categorical, constant, real.
-MIXED = Space(
-    np.array([0.0, 3, 0, -2, 7, -1.5, 0, 0, 0, 0]),
-    np.array([1.0, 4, 5, 2, 7, 2.5, 1, 1, 1, 1]),
-    np.array([True, True, True, True, True, False, False, True, True, True]),
-)
-SPACES = {"binary": synthesis.binary(20), "mixed": MIXED}
 
 
 def mix(state):
@@ -31,11 +25,6 @@ def number(key, query, slot):
     return (mix(key + (query * 2**32 + slot) * 0x9E3779B97F4A7C15) >> 11) / 2**53
 
 
-def drawn(space, f, u):
-    low, high = space.low[f], space.high[f]
-    return low + math.floor(u * (high - low + 1)) if space.whole[f] else low + u * (high - low)
-
-
 def subset(key, query, k, d):
     """Features in the order they are drawn; the first k (or d - k) different ones count."""
     features = (int(number(key, query, slot) * d) for slot in itertools.count(d + 1))
@@ -45,11 +34,9 @@ def subset(key, query, k, d):
     return chosen if few == k else set(range(d)) - chosen
 
 
-def literal(predict, space, label, key, search):
+def literal(predict, d, label, key, search):
     """Algorithm 1, one record, line by line; returns (record or None, confidence, queries)."""
-    d = len(space.low)
-    x, best, top, rejected, k = [drawn(space, f, number(key, 0, 1 + f)) for f in range(d)], None, 0.0, 0, search.k_max
-    k = min(k, d)
+    x, best, top, rejected, k = [int(2 * number(key, 0, 1 + f)) for f in range(d)], None, 0.0, 0, min(search.k_max, d)
     for query in range(1, search.iter_max + 1):
         y = predict(np.array([x]))[0]
         if y[label] >= top:
@@ -62,8 +49,7 @@ def literal(predict, space, label, key, search):
                 k, rejected = max(min(search.k_min, d), math.ceil(k / 2)), 0
         x = list(best)
         for f in subset(key, query, k, d):
-            binary = space.whole[f] and space.high[f] - space.low[f] == 1
-            x[f] = space.low[f] + space.high[f] - x[f] if binary else drawn(space, f, number(key, query, 1 + f))
+            x[f] = 1 - x[f]
     return None, None, search.iter_max
 
 
@@ -117,13 +103,12 @@ def test_numbers_are_splitmix64s():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
-@pytest.mark.parametrize("name", SPACES)
-def test_batches_give_the_records_of_the_literal_loop(name, batch):
-    space, wanted = SPACES[name], np.arange(36) % 6
-    predict = target(len(space.low), 6, 0.6)
-    made = synthesize(predict, space, wanted, (0, "test"), SMALL, batch)
+@pytest.mark.parametrize("d", [10, 20])
+def test_batches_give_the_records_of_the_literal_loop(d, batch):
+    predict, wanted = target(d, 6, 0.6), np.arange(36) % 6
+    made = synthesize(predict, d, wanted, (0, "test"), SMALL, batch)
     keys = runs.stream(0, "test").integers(2**64, size=36, dtype=np.uint64)
-    loop = [literal(predict, space, label, int(key), SMALL) for label, key in zip(wanted, keys, strict=True)]
+    loop = [literal(predict, d, label, int(key), SMALL) for label, key in zip(wanted, keys, strict=True)]
     assert made.kept.tolist() == [x is not None for x, _, _ in loop]
     assert made.queries.tolist() == [queries for _, _, queries in loop]
     assert made.confidence.tolist() == [sure for _, sure, _ in loop if sure is not None]
@@ -133,7 +118,7 @@ def test_batches_give_the_records_of_the_literal_loop(name, batch):
 
 def test_outcomes_are_distributed_as_published():
     search, predict, wanted = Search(16, 2, 3, 0.4, 30), target(40, 8, 0.5), np.arange(800) % 8
-    made = synthesize(predict, synthesis.binary(40), wanted, (0, "test"), search)
+    made = synthesize(predict, 40, wanted, (0, "test"), search)
     rng = runs.stream(0, "literal")
     loop = [published(predict, label, 40, search, rng) for label in wanted]
     kept = np.array([sure is not None for sure, _ in loop])
@@ -148,11 +133,11 @@ def test_outcomes_are_distributed_as_published():
 
 
 def test_records_depend_on_the_seed_words_and_their_place_only():
-    predict, space = target(20, 4), synthesis.binary(20)
-    made = synthesize(predict, space, np.arange(40) % 4, (0, "a"), SMALL)
-    again = synthesize(predict, space, np.arange(40) % 4, (0, "a"), SMALL, batch=7)
-    other = synthesize(predict, space, np.arange(40) % 4, (0, "b"), SMALL)
-    first = synthesize(predict, space, np.arange(12) % 4, (0, "a"), SMALL)
+    predict = target(20, 4)
+    made = synthesize(predict, 20, np.arange(40) % 4, (0, "a"), SMALL)
+    again = synthesize(predict, 20, np.arange(40) % 4, (0, "a"), SMALL, batch=7)
+    other = synthesize(predict, 20, np.arange(40) % 4, (0, "b"), SMALL)
+    first = synthesize(predict, 20, np.arange(12) % 4, (0, "a"), SMALL)
     assert (made.X == again.X).all() and (made.queries == again.queries).all()
     assert made.queries.tolist() != other.queries.tolist()
     assert (made.X[: len(first.X)] == first.X).all() and (made.queries[:12] == first.queries).all()
@@ -160,22 +145,13 @@ def test_records_depend_on_the_seed_words_and_their_place_only():
 
 def test_what_is_kept_is_what_the_target_says():
     predict, wanted = target(10, 5), np.arange(200) % 5
-    made = synthesize(predict, MIXED, wanted, (0, "test"), SMALL)
+    made = synthesize(predict, 10, wanted, (0, "test"), SMALL)
     y = predict(made.X)
     assert (y.argmax(1) == made.y).all() and (made.y == wanted[made.kept]).all()
     np.testing.assert_array_equal(y.max(1), made.confidence)
     assert (made.confidence > SMALL.conf_min).all()
     assert (made.queries[~made.kept] == SMALL.iter_max).all() and made.queries.max() <= SMALL.iter_max
-    assert (made.X - MIXED.low >= 0).all() and (MIXED.high - made.X >= 0).all() and made.X.dtype == np.float64
-    assert (made.X[:, MIXED.whole] % 1 == 0).all() and (made.X[:, ~MIXED.whole] % 1 != 0).all()
-    assert set(made.X[:, 2]) == set(range(6)) and set(made.X[:, 1]) == {3, 4}
-
-
-def test_records_take_the_smallest_type():
-    both = np.array([True, True])
-    for high, dtype in (([1.0, 1.0], np.uint8), ([255.0, 3.0], np.uint8), ([256.0, 1.0], np.float64)):
-        made = synthesize(target(2, 2), Space(np.zeros(2), np.array(high), both), [0, 1], (0, "test"))
-        assert made.X.dtype == dtype
+    assert made.X.dtype == np.uint8 and set(np.unique(made.X)) == {0, 1}
 
 
 def test_batches_stay_full_and_calls_are_few():
@@ -185,7 +161,7 @@ def test_batches_stay_full_and_calls_are_few():
         calls.append(len(X))
         return target(20, 6, 0.6)(X)
 
-    made = synthesize(predict, SPACES["binary"], np.arange(200) % 6, (0, "test"), SMALL, batch=32)
+    made = synthesize(predict, 20, np.arange(200) % 6, (0, "test"), SMALL, batch=32)
     assert sum(calls) == made.queries.sum() and calls == sorted(calls, reverse=True)
     assert calls.count(32) >= len(calls) - SMALL.iter_max, "only records already begun are left after the last full one"
     assert 20 * len(calls) < made.queries.sum()
@@ -193,7 +169,7 @@ def test_batches_stay_full_and_calls_are_few():
 
 def test_equality_is_accepted_and_a_class_that_is_never_given_times_out():
     predict, asked = recorded(lambda call: [0.5, 0.5])  # the largest entry is class 0, as in np.argmax
-    made = synthesize(predict, synthesis.binary(600), np.ones(3, int), (0, "test"), Search(iter_max=50))
+    made = synthesize(predict, 600, np.ones(3, int), (0, "test"), Search(iter_max=50))
     moves = [(a != b).sum(1) for a, b in itertools.pairwise(asked)]
     assert len(asked) == 50 and (np.array(moves) == 128).all(), "k never falls, each step starts from the last record"
     assert made.X.shape == (0, 600) and made.queries.tolist() == [50, 50, 50] and not made.kept.any()
@@ -208,7 +184,7 @@ def test_equality_is_accepted_and_a_class_that_is_never_given_times_out():
 def test_rejections_halve_the_step_down_to_the_least(search, ladder):
     # Less and less sure: the first record stays the best. 11 rejections in a row are more than 10.
     predict, asked = recorded(lambda call: [1 - 0.1 / call, 0.1 / call])
-    synthesize(predict, synthesis.binary(600), [1], (0, "test"), search)
+    synthesize(predict, 600, [1], (0, "test"), search)
     moves = [int((x != asked[0]).sum()) for x in asked[1:]]
     assert moves == [k for k in ladder for _ in range(11)][: search.iter_max - 1]
 
@@ -216,29 +192,27 @@ def test_rejections_halve_the_step_down_to_the_least(search, ladder):
 def test_halving_rounds_up_and_acceptance_starts_the_count_again():
     sure = iter([0.1, 0.05, 0.2, 0.05, 0.05, 0.05, 0.05, 0.05])  # rejected, accepted, then rejected twice a step
     predict, asked = recorded(lambda call: [1 - (p := next(sure)), p])
-    synthesize(predict, synthesis.binary(30), [1], (0, "test"), Search(7, 1, 1, 0.5, 8))
+    synthesize(predict, 30, [1], (0, "test"), Search(7, 1, 1, 0.5, 8))
     best = [0, 0, 2, 2, 2, 2, 2]
     assert [int((asked[i + 1] != asked[j]).sum()) for i, j in enumerate(best)] == [7, 7, 7, 7, 4, 4, 2]
 
 
 def test_records_are_kept_with_the_probability_of_their_class():
     predict, _ = recorded(lambda call: [0.6, 0.4])
-    made = synthesize(predict, synthesis.binary(12), np.zeros(4000, int), (0, "test"))
+    made = synthesize(predict, 12, np.zeros(4000, int), (0, "test"))
     counts = np.bincount(np.minimum(made.queries, 6), minlength=7)[1:]
     expected = 4000 * np.array([0.6 * 0.4**i for i in range(5)] + [0.4**5])
     assert made.kept.all() and stats.chisquare(counts, expected).pvalue > 0.01
-    never = synthesize(predict, synthesis.binary(12), [0], (0, "test"), Search(conf_min=0.6, iter_max=20))
+    never = synthesize(predict, 12, [0], (0, "test"), Search(conf_min=0.6, iter_max=20))
     assert not never.kept.any(), "the confidence has to be above conf_min"
 
 
 def test_random_records_are_uniform():
     keys = np.random.default_rng(0).integers(2**64, size=6000, dtype=np.uint64)
-    X = synthesis._random_records(MIXED, keys)
-    for feature in np.flatnonzero(MIXED.whole):
-        values, counts = np.unique(X[:, feature], return_counts=True)
-        assert len(values) == MIXED.high[feature] - MIXED.low[feature] + 1
-        assert len(values) == 1 or stats.chisquare(counts).pvalue > 0.001
-    assert stats.kstest(X[:, 5], stats.uniform(-1.5, 4).cdf).pvalue > 0.001
+    X = synthesis._random_records(keys, 10)
+    assert X.shape == (6000, 10) and X.dtype == np.uint8
+    for feature in X.T:
+        assert stats.chisquare(np.bincount(feature, minlength=2)).pvalue > 0.001
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -275,18 +249,18 @@ def test_subsets_of_many_sizes_at_once():
 )
 def test_answers_that_are_no_probabilities_are_refused(answer, words):
     with pytest.raises(ValueError, match=words):
-        synthesize(lambda X: answer, synthesis.binary(4), [1], (0, "test"))
+        synthesize(lambda X: answer, 4, [1], (0, "test"))
 
 
 def test_probabilities_may_be_off_by_rounding_and_may_come_as_lists():
-    made = synthesize(lambda X: [[0.0004, 1.0004]] * len(X), synthesis.binary(4), [1], (0, "test"))
+    made = synthesize(lambda X: [[0.0004, 1.0004]] * len(X), 4, [1], (0, "test"))
     assert made.kept.all() and made.queries.tolist() == [1]
 
 
 def test_number_of_classes_may_not_change():
     answers = iter([[[0.9, 0.1]], [[0.8, 0.1, 0.1]]])
     with pytest.raises(ValueError, match=r"shape \(1, 3\), not \(1, 2\)"):
-        synthesize(lambda X: next(answers), synthesis.binary(4), [1], (0, "test"))
+        synthesize(lambda X: next(answers), 4, [1], (0, "test"))
 
 
 @pytest.mark.parametrize(
@@ -295,26 +269,17 @@ def test_number_of_classes_may_not_change():
 )
 def test_classes_that_cannot_be_wanted_are_refused(wanted, words):
     with pytest.raises(ValueError, match=words):
-        synthesize(target(4, 2), synthesis.binary(4), wanted, (0, "test"))
+        synthesize(target(4, 2), 4, wanted, (0, "test"))
 
 
 def test_bad_settings_are_refused():
-    one, yes = np.ones(1), np.ones(1, bool)
-    for low, high, whole, words in (
-        (one, one[:0], yes, "of one length"),
-        (one[:0], one[:0], yes[:0], "of one length"),
-        (one, one, one, r"whole \(bool\)"),
-        (one, one * np.inf, ~yes, "must be finite"),
-        (one, one * 0, yes, "low must not be above high"),
-        (one, one * 1.5, yes, "must be whole numbers"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            Space(low, high, whole)
     for bad in ({"k_min": 0}, {"k_max": 3}, {"rej_max": -1}, {"conf_min": 1.0}, {"conf_min": np.nan}, {"iter_max": 0}):
         with pytest.raises(ValueError, match="must hold"):
             Search(**bad)
     with pytest.raises(ValueError, match="batch must be at least 1"):
-        synthesize(target(4, 2), synthesis.binary(4), [1], (0, "test"), batch=0)
+        synthesize(target(4, 2), 4, [1], (0, "test"), batch=0)
+    with pytest.raises(ValueError, match="d and batch must be at least 1"):
+        synthesize(target(4, 2), 0, [1], (0, "test"))
 
 
 def test_summary_counts_queries_of_failures_too():

@@ -11,9 +11,10 @@ import scipy.sparse
 import torch
 from distributed import LocalCluster
 
-from mialib import models, runs, training
-from mialib.models import CNN, MLP
-from mialib.training import Recipe, fit_many
+from mialib import runs
+from mialib.models import fit, small
+from mialib.models.fit import Recipe, fit_many
+from mialib.models.small import CNN, MLP
 
 MODELS = [MLP((7, 5, 3)), MLP((7, 6, 5, 3), "relu"), MLP((7, 3))]
 IMAGES = CNN((3, 14, 16), 4, hidden=6, filters=5, kernel=3)
@@ -38,7 +39,7 @@ def module(model):
 def put(net, model, flat):
     with torch.no_grad():
         for layer, (weight, bias) in zip(
-            [m for m in net if isinstance(m, torch.nn.Linear)], models.layers(model, flat), strict=True
+            [m for m in net if isinstance(m, torch.nn.Linear)], small.layers(model, flat), strict=True
         ):
             layer.weight.copy_(torch.as_tensor(weight).T)
             layer.bias.copy_(torch.as_tensor(bias))
@@ -54,10 +55,10 @@ def flatten(net):
 def test_gradient_is_autograds_in_float64(model):
     rng = np.random.default_rng(1)
     x, y = torch.from_numpy(rng.normal(size=(11, 7))), torch.from_numpy(rng.integers(3, size=11))
-    theta = torch.from_numpy(models.initial(model, rng).astype(float))
+    theta = torch.from_numpy(small.initial(model, rng).astype(float))
     gradient = torch.full_like(theta, np.nan)
-    layers, slots = models.layers(model, theta), models.layers(model, gradient)
-    training.loss_gradient(model, layers, slots, (x,), y, training._workspace(model, theta, 11))
+    layers, slots = small.layers(model, theta), small.layers(model, gradient)
+    fit.loss_gradient(model, layers, slots, (x,), y, fit._workspace(model, theta, 11))
     net = put(module(model).double(), model, theta)
     torch.nn.functional.cross_entropy(net(x), y).backward()
     expected = torch.cat(
@@ -73,7 +74,7 @@ def pictures(n=60):
 
 def as_module(flat):
     """Our flat parameters in the order and layout of `image_module`'s: nn.Flatten counts channels first, ours last."""
-    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = models.layers(IMAGES, torch.as_tensor(flat))
+    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = small.layers(IMAGES, torch.as_tensor(flat))
     hidden = w3.reshape(2, 2, 5, 6).permute(3, 2, 0, 1).reshape(6, 20)
     return w1.permute(0, 3, 1, 2), b1, w2.permute(0, 3, 1, 2), b2, hidden, b3, w4.T, b4
 
@@ -96,7 +97,7 @@ def test_images_are_trained_on_as_in_the_plain_loop():
     X, y = pictures()
     [theta] = fit_many(IMAGES, Recipe(4, batch=16, l2=1e-3, decay=0.0), X, y, [np.arange(60)], [(0, "a")])
     rng = runs.stream(0, "a")
-    net = image_module(models.initial(IMAGES, rng))
+    net = image_module(small.initial(IMAGES, rng))
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(4):
         for batch in torch.from_numpy(rng.permutation(60)).split(16):
@@ -109,15 +110,15 @@ def test_images_are_trained_on_as_in_the_plain_loop():
     for a, b in zip(net.parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=5e-6, rtol=0)
     scores = net(torch.from_numpy(X).float() / 127.5 - 1).detach()
-    np.testing.assert_allclose(models.logits(IMAGES, theta, X), scores, atol=5e-5)
+    np.testing.assert_allclose(small.logits(IMAGES, theta, X), scores, atol=5e-5)
 
 
 def test_image_gradient_is_that_of_the_module_in_float64():
     X, y = (torch.from_numpy(array) for array in pictures(9))
-    theta = torch.from_numpy(models.initial(IMAGES, np.random.default_rng(1)).astype(float))
+    theta = torch.from_numpy(small.initial(IMAGES, np.random.default_rng(1)).astype(float))
     gradient = torch.full_like(theta, np.nan)
-    layers, slots = models.layers(IMAGES, theta), models.layers(IMAGES, gradient)
-    training.image_loss_gradient(layers, slots, X, y)
+    layers, slots = small.layers(IMAGES, theta), small.layers(IMAGES, gradient)
+    fit.image_loss_gradient(layers, slots, X, y)
     net = image_module(theta)
     torch.nn.functional.cross_entropy(net(X.double() / 127.5 - 1), y).backward()
     for parameter, ours in zip(net.parameters(), as_module(gradient), strict=True):
@@ -148,7 +149,7 @@ def test_fit_is_the_plain_loop(model, l2):
     X, y, (rows, *_), (words, *_) = problem()
     [theta] = fit_many(model, Recipe(6, batch=16, l2=l2, decay=0.0), X, y, [rows], [words])
     rng = runs.stream(*words)
-    net = put(module(model), model, models.initial(model, rng))
+    net = put(module(model), model, small.initial(model, rng))
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     x, labels = torch.from_numpy(X[rows].astype(np.float32)), torch.from_numpy(y[rows])
     for _ in range(6):
@@ -169,7 +170,7 @@ def test_sparse_rows_train_the_same_network():
     [sparse] = fit_many(model, recipe, scipy.sparse.csr_array(X), y, rows, [(0, "a")])
     [chosen] = fit_many(model, recipe, X, y, rows, [(0, "a")])
     np.testing.assert_allclose(dense, sparse, atol=2e-6)
-    assert X.mean() < training.SPARSE_BELOW and (chosen == sparse).all()
+    assert X.mean() < fit.SPARSE_BELOW and (chosen == sparse).all()
 
 
 def test_executors_agree(monkeypatch, tmp_path):
@@ -213,13 +214,13 @@ def test_killed_dask_worker_changes_nothing(monkeypatch, tmp_path):
 
 def test_auto_stacks_on_a_gpu_only_what_can_be_stacked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training._choose(MODELS[0], "auto", None, True) == "stacked"
-    assert training._choose(MODELS[0], "auto", None, False) == "processes"
-    assert training._choose(IMAGES, "auto", None, True) == "serial"
-    assert training._choose(MODELS[0], "auto", "tcp://127.0.0.1:1", True) == "dask"
+    assert fit._choose(MODELS[0], "auto", None, True) == "stacked"
+    assert fit._choose(MODELS[0], "auto", None, False) == "processes"
+    assert fit._choose(IMAGES, "auto", None, True) == "serial"
+    assert fit._choose(MODELS[0], "auto", "tcp://127.0.0.1:1", True) == "dask"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training._choose(MODELS[0], "auto", None, True) == "processes"
-    assert training._choose(IMAGES, "auto", None, True) == "processes"
+    assert fit._choose(MODELS[0], "auto", None, True) == "processes"
+    assert fit._choose(IMAGES, "auto", None, True) == "processes"
 
 
 def test_sets_of_different_sizes_train_together():
@@ -236,7 +237,7 @@ def test_sets_of_different_sizes_train_together():
 def test_stacks_are_cut_into_parts(monkeypatch):
     X, y, members, words = problem()
     whole = fit_many(MODELS[0], Recipe(3), X, y, members, words, "stacked")
-    monkeypatch.setattr(training, "STACK", 3)
+    monkeypatch.setattr(fit, "STACK", 3)
     parts = fit_many(MODELS[0], Recipe(3), X, y, members, [(*w, "x") for w in words], "stacked")
     assert whole.shape == parts.shape and len(np.unique(parts[:, 0])) == 4
 
@@ -255,7 +256,7 @@ def refuse(*_):
 def test_cached_models_are_not_trained_again(monkeypatch):
     X, y, members, words = problem()
     first = fit_many(MODELS[0], Recipe(2), X, y, members, words)
-    monkeypatch.setattr(training, "_run", refuse)
+    monkeypatch.setattr(fit, "_run", refuse)
     assert (fit_many(MODELS[0], Recipe(2), X, y, members, words) == first).all()
     with pytest.raises(AssertionError, match="trained again"):
         fit_many(MODELS[0], Recipe(3), X, y, members, words)
@@ -273,8 +274,8 @@ def test_damaged_entry_is_rebuilt(own_cache):
 
 SLOW_FIT = """
 import numpy as np
-from mialib.models import MLP
-from mialib.training import Recipe, fit_many
+from mialib.models.small import MLP
+from mialib.models.fit import Recipe, fit_many
 rng = np.random.default_rng(0)
 X, y = rng.random((300, 20)).astype(np.float32), rng.integers(3, size=300)
 theta = fit_many(MLP((20, 30, 3)), Recipe(150, batch=10), X, y, [np.arange(300)] * 5,

@@ -1,6 +1,6 @@
 """Attacks: pure functions from what the attacker saw to one score a record, larger = more likely a member."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,11 +30,42 @@ class Observations:
 
 @dataclass(frozen=True)
 class Result:
-    """An attack's answer on n records. `skipped`: classes it had no model for; their records count as non-members."""
+    """An attack's answer on m records."""
 
-    score: np.ndarray  # (n,)
-    predicted: np.ndarray  # (n,) bool
-    skipped: tuple[int, ...] = ()
+    score: np.ndarray  # (m,)
+    predicted: np.ndarray  # (m,) bool
+    skipped: tuple[int, ...] = ()  # classes that it had no model for; where they are asked about, nobody is a member
+    rows: np.ndarray | None = None  # (m,) int64, ascending: which of the records were asked about; None: all
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks answered on one or several targets, of one setting of an experiment."""
+
+    about: dict[str, str | int]  # what tables say of it, such as dataset, size, shadows, tier, setting
+    accuracies: list[dict[str, float]]  # train_acc and test_acc of each target, on all its records
+    records: list[Observations]  # of each target; the vectors as a mitigation gives them out
+    answers: dict[str, list[Result]]  # attack -> its result on each target
+    words: tuple  # seed words
+    chosen: dict[str, str] = field(default_factory=dict)  # why an attack was chosen ("best") -> which
+    validated: dict[str, float] = field(default_factory=dict)  # attack -> how well it did on the part for choosing
+
+    def result(self, attack: str) -> Result:
+        """The answer on the first target of an attack, by its own name or why it was chosen; ValueError otherwise."""
+        name = self.chosen.get(attack, attack)
+        if name not in self.answers:
+            raise ValueError(f"unknown attack {attack!r}; valid: {'; '.join((*self.chosen, *self.answers))}")
+        return self.answers[name][0]
+
+
+SUBSETS = ("all", "correct", "misclassified")  # of records, by whether the target is right about them
+
+
+def subset(right: np.ndarray, name: str) -> np.ndarray:
+    """Which records one of SUBSETS has, bool (n,); right: bool (n,). ValueError for another name."""
+    if name not in SUBSETS:
+        raise ValueError(f"unknown subset {name!r}; valid: {', '.join(SUBSETS)}")
+    return np.ones(len(right), bool) if name == "all" else right == (name == "correct")
 
 
 def pool(observations: list[Observations]) -> Observations:

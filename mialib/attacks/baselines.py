@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mialib import arrays, signals
-from mialib.attacks import Observations, Result
+from mialib import arrays
+from mialib.attacks import Observations, Result, signals
 
 
 def zero_r(target: Observations) -> Result:

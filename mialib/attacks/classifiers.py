@@ -7,12 +7,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
-from mialib import models, runs, training, work
+from mialib import runs, work
 from mialib.attacks import Observations, Result
+from mialib.models import fit, small
 
 KINDS = ("nn", "logistic", "forest", "xgboost")
 # The paper gives the network's shape and no more (VI-C); optimiser, batch size and epochs are our choice.
-NN_RECIPE = training.Recipe(epochs=50)
+NN_RECIPE = fit.Recipe(epochs=50)
 
 
 def attack(kind: str, shadow: Observations, targets: list[Observations], words: tuple) -> list[Result]:
@@ -57,11 +58,11 @@ def _rescaled(
 
 
 def _networks(kind: str, shadow: Observations, rows: list, asked: list, words: tuple) -> list[list[np.ndarray]]:
-    model = models.MLP((shadow.vectors.shape[1], 64, 2), "relu")
+    model = small.MLP((shadow.vectors.shape[1], 64, 2), "relu")
     names = [(*words, number) for number in range(len(rows))]
-    thetas = training.fit_many(model, NN_RECIPE, shadow.vectors, shadow.member.astype(np.int64), rows, names)
+    thetas = fit.fit_many(model, NN_RECIPE, shadow.vectors, shadow.member.astype(np.int64), rows, names)
     return [
-        [np.diff(models.logits(model, theta, vectors))[:, 0] for vectors in ask]
+        [np.diff(small.logits(model, theta, vectors))[:, 0] for vectors in ask]
         for theta, ask in zip(thetas, asked, strict=True)
     ]
 

@@ -18,13 +18,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RandomizedSearchCV, RepeatedStratifiedKFold
 from xgboost import XGBClassifier
 
-from mialib import arrays, metrics, models, runs, source, training, work
+from mialib import arrays, metrics, runs, source, work
+from mialib.attacks import Result
+from mialib.models import fit, small
 
 KINDS = ("nn", "forest", "xgboost", "logistic")
 SAMPLINGS = ("none", "under", "over")
 # As released (Keras): Adam, 30 epochs, batches of 32. Two outputs under softmax are one under a sigmoid with binary
 # cross-entropy, twice parameterised; the initial weights are PyTorch's uniform ones, not Keras's.
-NN_RECIPE = training.Recipe(epochs=30, batch=32, rate=1e-3, decay=0.0)
+NN_RECIPE = fit.Recipe(epochs=30, batch=32, rate=1e-3, decay=0.0)
 NN_HIDDEN = (128, 64)
 # The released grids. max_features "auto" is left out: it meant "sqrt" and is gone from scikit-learn.
 FOREST_GRID = {
@@ -54,7 +56,6 @@ class Search:
     trees: int = 40  # no model has more
 
 
-SEARCH = {"demo": Search(1, 1, 1, 5), "laptop": Search(), "paper": Search(100, 50, 2, 5000)}
 RATES = (
     "accuracy",
     "balanced_accuracy",
@@ -66,15 +67,6 @@ RATES = (
     "fpr",
     "fnr",
 )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An attack's answers on the records it was asked about, of all classes it had a model for."""
-
-    rows: np.ndarray  # (m,) int64, ascending: which records
-    score: np.ndarray  # (m,) P(member); above .5 the record is called a member
-    skipped: tuple[tuple[int, int, int], ...] = ()  # (class, members, non-members) without an attack model
 
 
 def split(y: np.ndarray, member: np.ndarray, share: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -118,10 +110,10 @@ def attack(
     words: tuple,
     sampling: str = "none",
     least: int = 15,
-    search: Search = SEARCH["laptop"],
+    search: Search = Search(),
     share: float = 0.8,
-) -> Scored:
-    """Train one attack model a class on the known records and ask it about the others.
+) -> Result:
+    """Train one attack model a class on the known records and ask it about the others (`Result.rows`).
 
     kind: "nn" (128-64 ReLU), "forest", "xgboost" (random search) or "logistic"; features (n, d) float as the target
     gives them, not scaled; y (n,) true classes, member bool (n,); words: seed words; `least`: a class with fewer
@@ -135,17 +127,17 @@ def attack(
     if least < 3:
         raise ValueError(f"least must be at least 3, so that each side can be split: got {least}")
     sides = [(int(k), int((member & (y == k)).sum()), int((~member & (y == k)).sum())) for k in np.unique(y)]
-    skipped = tuple(each for each in sides if min(each[1:]) < least)
+    skipped = tuple(label for label, *counts in sides if min(counts) < least)
     labels = [label for label, *counts in sides if min(counts) >= least]
     train = [sample(known[y[known] == label], member, sampling) for label in labels]
     ask = [asked[y[asked] == label] for label in labels]
     if not labels:
-        return Scored(np.zeros(0, np.int64), np.zeros(0), skipped)
+        return Result(np.zeros(0), np.zeros(0, bool), skipped, np.zeros(0, np.int64))
     names = [(*words, kind, sampling, label) for label in labels]
     fit = _networks if kind == "nn" else _searched
     rows, score = np.concatenate(ask), np.concatenate(fit(kind, features, member, train, ask, names, search))
     order = np.argsort(rows)
-    return Scored(rows[order], score[order], skipped)
+    return Result(score[order], score[order] > 0.5, skipped, rows[order])
 
 
 def _features(kind: str, features: np.ndarray) -> np.ndarray:
@@ -166,9 +158,9 @@ def _features(kind: str, features: np.ndarray) -> np.ndarray:
 def _networks(
     kind: str, X: np.ndarray, member: np.ndarray, train: list, ask: list, names: list[tuple], search: Search
 ) -> list[np.ndarray]:
-    model = models.MLP((X.shape[1], *NN_HIDDEN, 2), "relu")
-    thetas = training.fit_many(model, NN_RECIPE, X, member.astype(np.int64), train, names)
-    margins = (np.diff(models.logits(model, theta, X[rows]))[:, 0] for theta, rows in zip(thetas, ask, strict=True))
+    model = small.MLP((X.shape[1], *NN_HIDDEN, 2), "relu")
+    thetas = fit.fit_many(model, NN_RECIPE, X, member.astype(np.int64), train, names)
+    margins = (np.diff(small.logits(model, theta, X[rows]))[:, 0] for theta, rows in zip(thetas, ask, strict=True))
     return [scipy.special.expit(margin.astype(float)) for margin in margins]
 
 
@@ -215,7 +207,7 @@ def _logistic(search: Search, seed: int) -> LogisticRegression:
     return LogisticRegression(class_weight="balanced")
 
 
-def per_class(scored: Scored, y: np.ndarray, member: np.ndarray, subset: np.ndarray | None = None) -> pd.DataFrame:
+def per_class(scored: Result, y: np.ndarray, member: np.ndarray, subset: np.ndarray | None = None) -> pd.DataFrame:
     """How well each class's attack model did: one row a class with a model; columns class, members, non_members, RATES.
 
     y (n,), member bool (n,) of all records; `subset` bool (n,) keeps those records only (the correctly classified).
@@ -225,47 +217,24 @@ def per_class(scored: Scored, y: np.ndarray, member: np.ndarray, subset: np.ndar
     member, subset = arrays.flags(member, len(y)), None if subset is None else arrays.flags(subset, len(y), "subset")
     labels = np.unique(y[scored.rows])
     kept = np.ones(len(scored.rows), bool) if subset is None else subset[scored.rows]
-    place = np.searchsorted(labels, y[scored.rows][kept])
-    inside, called = member[scored.rows][kept], scored.score[kept] > 0.5
-    counts = {
-        (side, said): np.bincount(place[(inside == side) & (called == said)], minlength=len(labels)).astype(float)
-        for side in (True, False)
-        for said in (True, False)
-    }
-    rates = rates_of(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
-    members, others = (counts[side, True] + counts[side, False] for side in (True, False))
-    about = {"class": labels, "members": members.astype(int), "non_members": others.astype(int)}
+    rows, called = scored.rows[kept], scored.predicted[kept]
+    counts = metrics.counts(np.searchsorted(labels, y[rows]), member[rows], called, len(labels))
+    rates, (hits, missed, alarms, rest) = metrics.rates(*counts), counts
+    about = {"class": labels, "members": hits + missed, "non_members": alarms + rest}
     return pd.DataFrame(about | {name: rates[name] for name in RATES})
 
 
-def rates_of(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> dict[str, np.ndarray]:
-    """RATES of true positives, false negatives, false positives and true negatives (…,); nan where undefined."""
-    tp, fn, fp, tn = (np.asarray(count, dtype=float) for count in (tp, fn, fp, tn))
-    members, others = tp + fn, fp + tn
-    with np.errstate(divide="ignore", invalid="ignore"):
-        both = np.where((members > 0) & (others > 0), 1.0, np.nan)
-        rates = {
-            "accuracy": (tp + tn) / (members + others),
-            "precision": tp / (tp + fp) * both,
-            "recall": tp / members,
-            "f1": 2 * tp / (2 * tp + fp + fn) * both,
-            "precision_nonmember": tn / (tn + fn) * both,
-            "recall_nonmember": tn / others,
-            "fpr": fp / others,
-            "fnr": fn / members,
-        }
-    return rates | {"balanced_accuracy": (rates["recall"] + rates["recall_nonmember"]) / 2}
-
-
-def over_classes(table: pd.DataFrame) -> pd.DataFrame:
+def over_classes(table: pd.DataFrame, **about: str | int) -> pd.DataFrame:
     """The unweighted mean over classes that the paper prints: one row a metric of `per_class`'s table.
 
-    Columns metric, value, sd (over classes, ddof 0, the paper's +-), low and high (95 % Student-t interval of the
-    mean over classes, cut at 0 and 1), classes (how many were defined). nan where none is, no interval of a single one.
+    Columns: those of `about`, metric, value, sd (over classes, ddof 0, the paper's +-), low and high (95 % Student-t
+    interval of the mean over classes, cut at 0 and 1), classes (how many were defined). nan where none is, no interval
+    of a single one.
     """
     rows = []
     for metric in RATES:
         values = table[metric].dropna().to_numpy(float)
         mean, low, high = metrics.mean_interval(values, 0, 1)
         rows.append((metric, mean, values.std() if len(values) else np.nan, low, high, len(values)))
-    return pd.DataFrame(rows, columns=["metric", "value", "sd", "low", "high", "classes"])
+    found = pd.DataFrame(rows, columns=["metric", "value", "sd", "low", "high", "classes"])
+    return found.assign(**about)[[*about, *found.columns]]

@@ -1,0 +1,44 @@
+"""README.md, CONTRIBUTING.md and docs: their links lead somewhere, and their example runs."""
+
+import re
+
+import pytest
+
+from mialib import config
+
+TEXTS = sorted(path.relative_to(config.ROOT).as_posix() for path in config.ROOT.glob("docs/*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", *TEXTS, "data/README.md", "data/published/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_of_the_repository(page):
+    text = re.sub(r"```.*?```", "", (config.ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]
+    near = [link for link in links if not link.startswith("https://")]
+    assert [link for link in near if not (config.ROOT / page).parent.joinpath(link).exists()] == []
+    assert near or page.startswith(("docs/", "data/"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_are_there(page):
+    text = (config.ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:benchmarks|companion|data|docs|mialib|tests)/[\w/.-]+\.\w+)`", text)
+    assert [name for name in named if "NAME" not in name and not (config.ROOT / name).exists()] == []
+
+
+def test_readme_names_every_page():
+    readme = (config.ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page for page in [*TEXTS, "CONTRIBUTING.md"] if f"({page})" not in readme] == []
+
+
+def test_own_model_is_attacked_as_its_page_says():
+    text = (config.ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    small = re.sub(r"size=\d+, shadows=\d+, targets=\d+", "size=300, shadows=2, targets=2", code)
+    assert small != code and small.count('"laptop"') == 1
+    *body, last = small.replace('"laptop"', '"demo"').strip().splitlines()
+    names = {}
+    exec("\n".join([*body, f"shown = {last}"]), names)
+    shown = names["shown"]
+    assert set(shown["setting"]) == {"naive Bayes"} and {"target", "nn", "gap"} <= set(shown["attack"])
+    assert shown["value"].between(0, 1).mean() > 0.9
