@@ -30,8 +30,9 @@ def _refusal(error: click.ClickException) -> str:
     said, context = " ".join(error.format_message().split()), getattr(error, "ctx", None)
     if context is None or isinstance(error, click.BadParameter):
         return said
-    named = (name for each in context.command.params for name in each.opts if name.startswith("-"))
-    return f"{said.rstrip('.')}; valid: {', '.join(getattr(context.command, 'commands', named))}"
+    named = [name for each in context.command.params for name in each.opts if name.startswith("-")]
+    valid = ", ".join(getattr(context.command, "commands", named)) or "no options"
+    return f"{said.rstrip('.')}; valid: {valid}"
 
 
 @contextmanager
@@ -156,8 +157,8 @@ def fetch(names) -> None:
 def targets(names, profile, keep) -> None:
     """Train the target models of Rezaei & Liu 2020, such as cifar-100-alexnet.
 
-    One process a core, a checkpoint an epoch: the same command resumes. In laptop this takes hours, and no notebook
-    needs it: the weights are in data/targets.
+    One process a core, a checkpoint an epoch: the same command resumes. In laptop this takes hours, and only notebook
+    19 needs it: the weights are in data/targets.
     """
     from mialib import papers
     from mialib.models import targets

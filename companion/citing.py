@@ -72,7 +72,7 @@ def cite(record: Mapping[str, Any], title: str, figures: Path) -> str:
 def bibtex(record: Mapping[str, Any]) -> str:
     """The paper's entry in data/published/papers.bib, and this software's with the record's commit."""
     paper = _id(record).split("-")[0]
-    entry = re.search(rf"^@\w+{{{re.escape(paper)}\d.*?^}}$", papers(), re.MULTILINE | re.DOTALL)
+    entry = re.search(rf"^@\w+{{{re.escape(paper)}(?:(?<=\d)|\d).*?^}}$", papers(), re.MULTILINE | re.DOTALL)
     first = entry[0] if entry else f"% no entry that begins with {paper} in data/published/papers.bib"
     run = record["run"]
     return f"{first}\n\n{companion(run['date'][:4], run['versions']['mialib'], run['commit'])}"

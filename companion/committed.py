@@ -40,10 +40,11 @@ def stamp(notebook: Notebook, figures: Iterable[Path]) -> dict[str, Any]:
     """
     cells = own(notebook)
     written = [(cell["cell_type"], _bare(cell), cell["metadata"].get("tags", [])) for cell in cells]
-    printed = [cell["outputs"] for cell in cells if cell.get("outputs") and not words(cell)]
+    printed = [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and not words(cell)]
     return {
         "source": _digest(written),
         "code": code(notebook),
+        "numbers": numbers(notebook),
         "outputs": _digest(json.dumps(printed, sort_keys=True)),
         "figures": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(figures)},
     }
@@ -56,15 +57,19 @@ def _digest(*parts: Any) -> str:
 
 
 def code(notebook: Notebook) -> str:
-    """Digest of what a notebook uses: the code of mialib that it reaches (see `source`), published numbers, sizes.
+    """Digest of what a notebook uses: the code of mialib that it reaches (see `source`), and `numbers`.
 
-    Of numbers and sizes, the tables whose names stand in that code. The notebook's own cells do not count.
+    The notebook's own cells do not count.
     """
-    text = "\n".join(_python(_bare(cell)) for cell in own(notebook) if cell["cell_type"] == "code")
-    digest, met = source.of_text(text)
-    if "ledger" in met:  # it names the tables that it looks into
-        met |= _words((config.ROOT / "data" / "published" / "ledger.csv").read_text(encoding="utf-8"))
+    return _digest(_reached(notebook)[0], numbers(notebook))
+
+
+def numbers(notebook: Notebook) -> str:
+    """Digest of the published tables and the sizes that a notebook uses: those whose names stand in what it reaches."""
+    met = set(_reached(notebook)[1])
     folder = config.ROOT / "data" / "published"
+    if "ledger" in met:  # it names the tables that it looks into
+        met |= _words((folder / "ledger.csv").read_text(encoding="utf-8"))
     tables = [path for path in sorted(folder.glob("*.csv")) if path.stem in met]
     published = [(path.name, path.read_text(encoding="utf-8")) for path in tables]
     if (facts := folder / "tables.toml").exists():  # how they are read
@@ -72,8 +77,11 @@ def code(notebook: Notebook) -> str:
         published += [(kind, path.stem, found.get(path.stem)) for kind, found in read.items() for path in tables]
     papers = [path for path in sorted(config.ROOT.glob("mialib/papers/*/sizes.toml")) if path.parent.name in met]
     known = [tomllib.loads(path.read_text(encoding="utf-8")) for path in papers]
-    sizes = [{name: rows for name, rows in each.items() if _words(name) <= met} for each in known]
-    return _digest(digest, published, sizes)
+    return _digest(published, [{name: rows for name, rows in each.items() if _words(name) <= met} for each in known])
+
+
+def _reached(notebook: Notebook) -> tuple[str, set[str]]:
+    return source.of_text("\n".join(_python(_bare(cell)) for cell in own(notebook) if cell["cell_type"] == "code"))
 
 
 def _bare(cell: Mapping[str, Any]) -> str:

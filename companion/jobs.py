@@ -218,8 +218,13 @@ def glance(job: Job) -> str:
     written += [path for path in config.ROOT.glob("data/published/*.*") if path.suffix in (".csv", ".toml")]
     places = {name for name in sys.path if name.endswith("-packages")}  # Python's own, and where it is told to look
     places |= {*os.environ.get("PYTHONPATH", "").split(os.pathsep)} - {"", str(config.ROOT)}
-    folders = [(name, _stamp(Path(name))) for name in sorted(places) if os.path.isdir(name)]
+    folders = [(name, _stamp(Path(name)), _packages(name)) for name in sorted(places) if os.path.isdir(name)]
     return _digest(_about(job, _stamp), sorted((str(path), _kept_digest(path)) for path in written), folders)
+
+
+@functools.cache
+def _packages(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.endswith(("-info", ".pth")))
 
 
 def _about(job: Job, weigh: Callable[[Path], Any]) -> list[Any]:
@@ -268,14 +273,21 @@ def state(job: Job) -> str:
     if not job.executed.exists():
         return "unfinished" if job.unfinished.exists() else "not run"
     try:
-        content = job.executed.read_bytes()
-        made = json.loads(content)["metadata"]["mialib"]
-        unsealed = content.replace(_seal(made["itself"]), _seal(UNSEALED))
-        whole = sealed(unsealed) == content and made["html"] == digest(job.html) and made["figures"] == figures(job)
+        made = about(job.executed)
+        whole = made["html"] == digest(job.html) and made["figures"] == figures(job)
         done = whole and (made["glance"] == glance(job) or made["inputs"] == inputs(job))
     except Exception:  # a damaged file may raise anything, and another runner may be at it
         return "out of date"
     return "done" if done else "out of date"
+
+
+def about(executed: Path) -> dict[str, Any]:
+    """What an executed notebook says of its run; ValueError for one that is not as the run left it."""
+    content = executed.read_bytes()
+    made = json.loads(content)["metadata"]["mialib"]
+    if sealed(content.replace(_seal(made["itself"]), _seal(UNSEALED))) != content:
+        raise ValueError(f"{executed.name} was edited after the run")
+    return made
 
 
 def sealed(notebook: bytes) -> bytes:

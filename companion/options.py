@@ -35,7 +35,7 @@ def seeds(text: str) -> list[int]:
         spans = [range(int(first), int(last or first) + 1) for first, last in found]
         if all(spans) and sum(map(len, spans)) <= MOST_SEEDS:
             return sorted(set().union(*spans))
-    raise click.BadParameter(f'must be at most {MOST_SEEDS} seeds, such as "0..9" or "0,3,5..7", not {text!r}')
+    raise click.BadParameter(f'must be seeds in rising order, at most {MOST_SEEDS}, such as "0..9", not {text!r}')
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -99,13 +99,15 @@ def _carried(notebook: nbformat.NotebookNode, before: Path, now: Path) -> dict[s
 
     Both are the same notebook executed in one profile on one machine, each with its record in ../figures: `before` by
     the code and with the cells of the committed one, `now` by the present code with the present cells. Every value of
-    the record must be equal, digit for digit; of an interval the ends may differ, as they may be computed anew from the
-    same values, and are counted. Where cells changed, all that they show must be equal too, cell by cell: see `_shown`.
-    ValueError otherwise. What was compared is kept under "carried", with the former digests.
+    the record must be equal, digit for digit, and so must the saved tables and all that cells show, one by one: see
+    `_shown`. Of an interval the ends may differ, as they may be computed anew from the same values; they are counted,
+    and tables and cells are then left to who carries. ValueError otherwise. What was compared is kept under "carried",
+    with the former digests.
 
-    A run in `demo` shows nothing of what only `laptop` does: its sizes, and the readers of real files. That a cell
-    shows the same in `demo` does not show that what a run in `laptop` left under it is what it would show there. And
-    images are not looked at: that a figure is drawn from equal numbers is all that is known of it.
+    A run in `demo` shows nothing of what only `laptop` does: its sizes, the readers of real files, and verdicts, of
+    which demo has none. Published numbers and sizes must be those of the committed run: see `committed.numbers`. That
+    a cell shows the same in `demo` does not show that what a run in `laptop` left under it is what it would show
+    there. And images are not looked at: that a figure is drawn from equal numbers is all that is known of it.
     """
     old, new = (_executed(path) for path in (before, now))
     made, present = notebook.metadata.mialib, committed.stamp(notebook, [])
@@ -113,17 +115,23 @@ def _carried(notebook: nbformat.NotebookNode, before: Path, now: Path) -> dict[s
         raise ValueError(f"{before.stem}: {before} was not run by the code that made the committed notebook")
     if any(new["made"][key] != present[key] for key in ("code", "source")):
         raise ValueError(f"{now.stem}: {now} was not run by the present code")
-    if old["versions"] != new["versions"] or old["seed"] != new["seed"]:
-        raise ValueError(f"{now.stem}: the two runs had other libraries or seeds")
+    if any(old[key] != new[key] for key in ("versions", "seed", "profile")):
+        raise ValueError(f"{now.stem}: the two runs had other libraries, seeds or profiles")
+    if made.get("numbers", present["numbers"]) != present["numbers"]:
+        raise ValueError(f"{now.stem}: published numbers or sizes changed, which demo does not show: run it in laptop")
     moved = [cell for cell, other in zip(old["values"], new["values"], strict=False) if cell != other]
     if moved or len(old["values"]) != len(new["values"]):
         first = [*moved, "a new one"][0]
         raise ValueError(f"{now.stem}: its numbers changed, so it must run again; the first: {first}")
     ends = sum(a != b for a, b in zip(old["ends"], new["ends"], strict=True))
+    if not ends and old["tables"] != new["tables"]:
+        raise ValueError(f"{now.stem}: its saved tables changed, so it must run again")
     proof = {"code": made.code, "profile": new["profile"], "equal": len(new["values"]), "intervals changed": ends}
+    if not ends:  # else they show in what is printed
+        proof["cells"] = _same_shown(now.stem, old["notebook"], new["notebook"])
     if made.source != present["source"]:
-        proof |= {"source": made.source, "cells": _same_shown(now.stem, old["notebook"], new["notebook"])}
-    anew = {"code": present["code"], "source": present["source"], "carried": [*made.get("carried", []), proof]}
+        proof["source"] = made.source
+    anew = {key: present[key] for key in ("code", "source", "numbers")} | {"carried": [*made.get("carried", []), proof]}
     return {**made, **anew}
 
 
@@ -133,8 +141,7 @@ def _executed(path: Path) -> dict[str, Any]:
     if not (path.exists() and record.exists()):
         raise ValueError(f"{path.stem}: no executed notebook with a record at {path}")
     try:
-        notebook = nbformat.read(path, as_version=4)
-        made = notebook.metadata.mialib
+        notebook, made = nbformat.read(path, as_version=4), jobs.about(path)
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(f"{path.stem}: {path} is damaged, or no run of ours left it ({error})") from error
     if made.get("figures", {}).get(record.name) != jobs.digest(record):
@@ -142,6 +149,7 @@ def _executed(path: Path) -> dict[str, Any]:
     found = json.loads(record.read_text(encoding="utf-8"))
     ends = [(cell.pop("low"), cell.pop("high")) for cell in found["cells"]]
     about = {"versions": found["run"]["versions"], "profile": found["profile"], "seed": found["seed"]}
+    about["tables"] = {name: digest for name, digest in made["figures"].items() if name.endswith((".csv", ".tex"))}
     return about | {"notebook": notebook, "made": made, "values": found["cells"], "ends": ends}
 
 

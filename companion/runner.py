@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from companion import committed, live, pool
-from companion.jobs import UNSEALED, Job, Past, digest, glance, inputs, past, sealed, state
+from companion.jobs import UNSEALED, Job, Past, digest, glance, inputs, past, read, sealed, state
 from companion.light import nbformat, papermill
 from mialib import config, work
 
@@ -191,7 +191,7 @@ def _in_turn(job: Job, fresh: bool) -> tuple[str, float | None]:
 
 def _execute(job: Job, log: Any) -> str:
     """Run the notebook in this process and put its results in place; what went wrong, "" when nothing did."""
-    made = job.parameters | {"glance": glance(job), "inputs": inputs(job)}
+    made, code = job.parameters | {"glance": glance(job), "inputs": inputs(job)}, committed.code(read(job.source))
     begun = time.monotonic()
     # papermill would fill in {braces}.
     source, unfinished = (str(path).replace("{", "{{").replace("}", "}}") for path in (job.source, job.unfinished))
@@ -207,7 +207,8 @@ def _execute(job: Job, log: Any) -> str:
         return wrong
     work.write_atomic(job.html, _page(notebook, job.stem).encode())
     made |= {"seconds": round(time.monotonic() - begun, 1), "html": digest(job.html), "itself": UNSEALED}
-    notebook.metadata["mialib"] = made | committed.stamp(notebook, job.figures())
+    # The code as it was when the run began: mialib may have been edited since.
+    notebook.metadata["mialib"] = made | committed.stamp(notebook, job.figures()) | {"code": code}
     work.write_atomic(job.executed, sealed(nbformat.writes(notebook).encode()))  # last: its presence says "complete"
     job.unfinished.unlink()
     return ""

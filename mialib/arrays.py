@@ -1,4 +1,4 @@
-"""The door: what people bring (lists, Series, DataFrames, any labels, any sparse matrix) as the arrays of the rooms.
+"""What people bring (lists, Series, DataFrames, any labels, any sparse matrix), made into the arrays used here.
 
 Every public function that takes records, labels or membership passes them through here first. A Series or DataFrame is
 read by position, never by its index. What cannot be meant is refused in one line that says what to do.

@@ -30,13 +30,20 @@ class _Module:
 
 
 def digest(*things: Callable) -> str:
-    """SHA-256 (hex) of functions and classes of this project, and of all of it that they reach."""
-    return _digest(reached((thing.__module__, thing.__qualname__.partition(".")[0]) for thing in things))
+    """SHA-256 (hex) of functions and classes of this project, and of all of it that they reach.
+
+    ValueError if none is of this project: nothing would tell their code from another. A file that is edited while a
+    process runs the former code is not looked into here: restart the kernel.
+    """
+    found = reached((thing.__module__, thing.__qualname__.partition(".")[0]) for thing in things)
+    if not found:
+        raise ValueError(f"{things[0].__qualname__} is no function at the top of a module of {PACKAGE}")
+    return _digest(found)
 
 
 def of_text(text: str) -> tuple[str, set[str]]:
     """`digest` of what a notebook's code reaches, and every word in there and in it, but for `published`'s own."""
-    module, met = _read("a notebook", text), set()
+    module, met = _read("a notebook", text), {}
     for statement in ast.parse(text).body:
         _plain(statement, module, frozenset(), met)
     found = reached(met)
@@ -50,7 +57,7 @@ class _Part:
 
     digest: str
     words: frozenset[str]
-    met: frozenset[Name]  # the names that it refers to
+    met: tuple[Name, ...]  # the names that it refers to, in the order in which they are met
 
 
 def reached(names: Iterable[Name]) -> dict[Name, _Part]:
@@ -58,28 +65,34 @@ def reached(names: Iterable[Name]) -> dict[Name, _Part]:
     found: dict[Name, _Part] = {}
     todo = list(names)
     while todo:
-        module, name = todo.pop()
-        place = _module(module)
-        while place and name not in place.defined:  # imported from elsewhere
-            module, _, name = place.imported.get(name, "").rpartition(".")
-            place = _module(module)
-        if place and (module, name) not in found:
-            found[module, name] = _part(place, name)
-            todo += found[module, name].met
+        if (place := _place(*todo.pop())) and place not in found:
+            found[place] = _part(_module(place[0]), place[1])
+            todo += found[place].met
     return found
 
 
+def _place(module: str, name: str) -> Name | None:
+    """Where a name is defined, past imports; None outside this project."""
+    while (here := _module(module)) and name not in here.defined:
+        module, _, name = here.imported.get(name, "").rpartition(".")
+    return (module, name) if here else None
+
+
 def _digest(found: dict[Name, _Part]) -> str:
-    parts = sorted({(name, part.digest) for (_, name), part in found.items()})
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    """Of each name what it does, and what those do that it refers to: two of one name in two modules are two."""
+    parts = [
+        (name, part.digest, [found[place].digest for each in part.met if (place := _place(*each))])
+        for (_, name), part in found.items()
+    ]
+    return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
 
 
 @functools.cache
 def _part(module: _Module, name: str) -> _Part:
-    met: set[Name] = set()
+    met: dict[Name, None] = {}
     plain = repr([_plain(each, module, frozenset(), met) for each in module.defined[name]])
     words = frozenset(re.findall(r"\w+", plain))
-    return _Part(hashlib.sha256(plain.encode()).hexdigest(), words, frozenset(met))
+    return _Part(hashlib.sha256(plain.encode()).hexdigest(), words, tuple(met))
 
 
 def _module(name: str) -> _Module | None:
@@ -117,7 +130,7 @@ def _read(name: str, text: str) -> _Module:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a node gives a value, without those inside the functions and classes that it defines."""
+    """Names that a node gives a value, without those inside the functions, classes, comprehensions that it holds."""
     if isinstance(node, ast.arg):
         yield node.arg
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -125,44 +138,59 @@ def _bound(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     elif not isinstance(node, ast.Lambda):
-        for child in ast.iter_child_nodes(node):
+        inner = [node.iter, *node.ifs] if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node)
+        for child in inner:
             yield from _bound(child)
 
 
-def _plain(node: Any, module: _Module, local: frozenset[str], met: set[Name]) -> Any:
+def _plain(node: Any, module: _Module, local: frozenset[str], met: dict[Name, None]) -> Any:
     """A syntax tree as tuples, names of this project without their modules; what it refers to goes into `met`."""
     if isinstance(node, list):
-        parts = [_plain(each, module, local, met) for each in node if not isinstance(each, ast.Import | ast.ImportFrom)]
-        return tuple(parts)
+        kept = (each for each in node if not isinstance(each, ast.Import | ast.ImportFrom))
+        return tuple(_plain(each, module, local, met) for each in kept)
     if not isinstance(node, ast.AST):
         return type(node).__name__, repr(node)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in local:
         owner = module.imported.get(node.value.id, "")
         if owner in _paths(config.ROOT):
-            met.add((owner, node.attr))
+            met[owner, node.attr] = None
             return "Name", node.attr
     if isinstance(node, ast.Name):
         return "Name", node.id if node.id in local else _referred(node.id, module, met)
-    if isinstance(node, _FUNCTIONS):
-        body = node.body if isinstance(node.body, list) else [node.body]
-        local = local | {name for part in (node.args, *body) for name in _bound(part)}
+    inner = _inner(node, local)
+    if inner != local:  # what is computed outside of the new names: defaults, decorators, what is iterated over first
+        outside = [getattr(node, "decorator_list", []), [each.iter for each in getattr(node, "generators", [])[:1]]]
+        if hasattr(node, "args"):
+            outside += [node.args.defaults, node.args.kw_defaults]
+        _plain(outside, module, local, met)
     fields = dict(ast.iter_fields(node))
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
         fields["body"] = node.body[1:]
     kept = ((name, value) for name, value in fields.items() if name not in _LEFT_OUT and value not in (None, []))
-    return type(node).__name__, *((name, _plain(value, module, local, met)) for name, value in kept)
+    return type(node).__name__, *((name, _plain(value, module, inner, met)) for name, value in kept)
 
 
-def _referred(name: str, module: _Module, met: set[Name]) -> str:
+def _inner(node: ast.AST, local: frozenset[str]) -> frozenset[str]:
+    """The names that are local inside a node, of which those outside are `local`."""
+    if isinstance(node, _FUNCTIONS):
+        body = node.body if isinstance(node.body, list) else [node.body]
+        declared = {
+            name for part in body for each in ast.walk(part) if isinstance(each, ast.Global) for name in each.names
+        }
+        return (local | {name for part in (node.args, *body) for name in _bound(part)}) - declared
+    return local | {name for each in getattr(node, "generators", []) for name in _bound(each.target)}
+
+
+def _referred(name: str, module: _Module, met: dict[Name, None]) -> str:
     """What a name stands for: without the module if it is of this project, else with the package it comes from."""
     full = module.imported.get(name, "")
     if name in module.defined:
-        met.add((module.name, name))
+        met[module.name, name] = None
     elif full in _paths(config.ROOT):  # a module by itself, which may be looked into in any way
-        met.update((full, each) for each in _module(full).defined)
+        met.update(dict.fromkeys((full, each) for each in _module(full).defined))
     elif full.startswith(f"{PACKAGE}."):
         owner, _, name = full.rpartition(".")
-        met.add((owner, name))
+        met[owner, name] = None
     elif full:
         return full
     return name

@@ -1,4 +1,4 @@
-"""Dear work, done once: what was computed is kept, two that want the same take turns, jobs spread over processes."""
+"""Expensive work, done once: results are kept, two that want the same take turns, jobs spread over processes."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ def every(
     """What `function` gives for each of the `jobs` (its arguments), as tuples of arrays; all of them kept as one entry.
 
     Many processes, one thread each. `about`: all that the answers follow from but for the function itself and what it
-    reaches: data (or their digest), seed words, versions of libraries. `undefined`: see `store`.
+    reaches: data (or their digest), how they are cut into jobs, seeds, versions of libraries. `undefined`: see `store`.
     """
     key = runs.digest(function.__name__, source.digest(function), *about)
 

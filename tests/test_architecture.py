@@ -238,3 +238,15 @@ def test_ruff_is_content():
     layout = [sys.executable, "-m", "ruff", "format", "--check", config.ROOT]
     formatted = subprocess.run(layout, capture_output=True, text=True)
     assert formatted.returncode == 0, formatted.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("mialib.")])
+def test_imports_are_of_a_kind_that_source_follows(name):
+    """Keys are of code that is found by reading, see `mialib.source`: names by `from … import`, no stars."""
+    for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not [each.name for each in node.names if each.name.partition(".")[0] == "mialib"]
+        if isinstance(node, ast.ImportFrom):
+            assert "*" not in [each.name for each in node.names]
+        if isinstance(node, ast.Name):
+            assert node.id not in ("globals", "setattr", "__import__")

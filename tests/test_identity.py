@@ -252,3 +252,18 @@ def test_code_that_was_edited_but_not_imported_again_is_not_known(keys_of, tmp_p
     (tmp_path / "0" / "theirs" / "tools.py").write_text("SHIFT = 4", encoding="utf-8")
     with pytest.raises(Exception, match=r"tools.py was edited while in use; restart the kernel"):
         platforms._key(theirs("classifiers").Tree(), *CASE)
+
+
+def test_a_module_of_the_users_may_be_named_as_one_of_ours(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    model = "from sklearn.naive_bayes import GaussianNB\nfrom mialib import metrics as ours\nimport metrics\n"
+    (tmp_path / "theirs_named.py").write_text(f"{model}class One(GaussianNB):\n    pass\n", encoding="utf-8")
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "metrics.py").write_text(f"N = {number}\n", encoding="utf-8")
+        monkeypatch.setattr(identity, "_first_read", {})  # as a new process
+        for name in ("theirs_named", "metrics"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        found.add(identity.of(importlib.import_module("theirs_named").One()))
+    assert len(found) == 2

@@ -1,3 +1,4 @@
+import functools
 import threading
 
 import numpy as np
@@ -124,6 +125,7 @@ def counted(monkeypatch, stop_at=99):
     """Places of the models that are trained from here on; the one at `stop_at` is interrupted."""
     trained, real = [], platforms._answer
 
+    @functools.wraps(real)
     def count(place, *job):
         if len(trained) == stop_at:
             raise KeyboardInterrupt

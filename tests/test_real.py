@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from companion import batch
+from companion import jobs, runner
 from mialib import config
 
 # Exhibit -> folders of data/raw that it needs. The target models of 13 are in data/targets.
@@ -16,7 +16,7 @@ def test_committed_numbers_come_out_again(stem, tmp_path):
     missing = [name for name in CHEAPEST[stem] if not any((config.raw_dir() / name).glob("*"))]
     if missing:
         pytest.skip(f"NOT RUN AGAIN FROM REAL DATA: no {', '.join(missing)} in data/raw (python -m mialib fetch)")
-    assert batch.run(batch.plan([stem], "laptop", 0, config.workers(), tmp_path)) == {}
+    assert runner.run(jobs.plan([stem], "laptop", 0, tmp_path)) == {}
     committed = json.loads((config.ROOT / "figures" / f"{stem}.json").read_text())
     again = json.loads((tmp_path / "figures" / f"{stem}.json").read_text())
     assert again["run"]["data"] == committed["run"]["data"]

@@ -126,3 +126,29 @@ def test_real_functions_in_every_process():
     code = "from mialib import source; from mialib.models import fit; print(source.digest(fit._fit_job))"
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(found) == 1 and len(found.pop().strip()) == 64
+
+
+def test_two_of_one_name_in_two_modules_are_told_apart(digest):
+    one, two = "def run():\n    return 1\n", "def run():\n    return 2\n"
+    top = FILES | {"mialib/top.py": "from mialib import a, b\n\ndef work(x):\n    return a.run() - b.run()\n"}
+    first = digest(top | {"mialib/a.py": one, "mialib/b.py": two})[0]
+    assert first != digest(top | {"mialib/a.py": two, "mialib/b.py": one})[0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "def work(x, SCALE=SCALE):\n    return x * SCALE",  # a default is computed outside
+        "def work(x):\n    return [SCALE for SCALE in SCALE]",  # and so is what is iterated over first
+        "def work(x):\n    return [SCALE for SCALE in x] + [SCALE]",  # a comprehension's names end with it
+        "def work(x):\n    global SCALE\n    SCALE = SCALE + x\n    return SCALE",
+    ],
+)
+def test_names_inside_and_outside_a_function(digest, function):
+    changed = [FILES | {"mialib/top.py": f"SCALE = {number}\n\n{function}\n"} for number in (1, 2)]
+    assert digest(changed[0])[0] != digest(changed[1])[0]
+
+
+def test_a_function_of_nowhere_is_refused():
+    with pytest.raises(ValueError, match="is no function at the top of a module of mialib"):
+        source.digest(lambda: 0)

@@ -1,4 +1,4 @@
-"""Attacks: pure functions from what the attacker saw to one score a record, larger = more likely a member."""
+"""Attacks: what is asked of a model, and from its answers one score a record, larger = more likely a member."""
 
 from dataclasses import dataclass, field
 

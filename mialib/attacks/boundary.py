@@ -80,8 +80,9 @@ def of_target(trained: Trained, rows: np.ndarray, protocol: str, steps: int) -> 
     count = -(-len(rows) // JOB)
     parts = [rows[at::count] for at in range(count)]  # each a little of every class: they take equally long
     jobs = [(trained.net, trained.target, trained.data.X[p], trained.data.y[p], protocol, steps) for p in parts]
-    about = (targets.identity(trained), rows, protocol, steps, runs.versions("numpy"))
-    workers = 1 if torch.cuda.is_available() else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    about = (targets.identity(trained), parts, protocol, steps, device, runs.versions("numpy"))
+    workers = 1 if device == "cuda" else None
     answers = work.every(_distances_of, jobs, *about, undefined=True, workers=workers)  # where no boundary was crossed
     found = [np.empty(len(rows), array.dtype) for array in answers[0]]
     for at, answer in enumerate(answers):

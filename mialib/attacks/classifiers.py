@@ -73,7 +73,7 @@ def _sklearn(kind: str, shadow: Observations, rows: list, asked: list, words: tu
         (kind, shadow.vectors[row], shadow.member[row], ask, seed)
         for row, ask, seed in zip(rows, asked, seeds, strict=True)
     ]
-    return work.every(_fit_one, jobs, shadow, asked, words, runs.versions("numpy", "scikit-learn", "xgboost"))
+    return work.every(_fit_one, jobs, jobs, runs.versions("numpy", "scipy", "scikit-learn", "xgboost"))
 
 
 def _fit_one(kind: str, X: np.ndarray, member: np.ndarray, asked: list[np.ndarray], seed: int) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """Mitigations of Shokri et al. 2017, VIII-A: what the model's owner does to the outputs before anyone sees them.
 
 Each turns logits (n, classes) into the (n, classes) float32 vector that is given out. L2 regularisation, the fourth
-mitigation, is part of training (`training.Recipe.l2`).
+mitigation, is part of training (`models.fit.Recipe.l2`).
 """
 
 import numpy as np

@@ -29,7 +29,7 @@ def norms(trained: Trained, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     data, parts = trained.data, np.array_split(rows, -(-len(rows) // RECORDS) or 1)
     jobs = [(trained.net, trained.target, data.X[part], data.y[part]) for part in parts]
-    about = (targets.identity(trained), rows, runs.versions("numpy"))
+    about = (targets.identity(trained), parts, runs.versions("numpy"))
     found = work.every(_norms_of, jobs, *about, undefined=True)  # skewness and kurtosis of a constant gradient
     by_weights, by_input = (np.concatenate(part) for part in zip(*found, strict=True))
     return by_weights, by_input

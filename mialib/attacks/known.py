@@ -172,8 +172,8 @@ def _searched(
         (fit, X[rows], member[rows], X[asked], search, int(runs.stream(*name).integers(2**31)))
         for rows, asked, name in zip(train, ask, names, strict=True)
     ]
-    libraries = runs.versions("numpy", "scikit-learn", "xgboost")
-    found = work.every(_fit_one, jobs, source.digest(fit), X, member, train, ask, names, search, libraries)
+    libraries = runs.versions("numpy", "scipy", "scikit-learn", "xgboost")
+    found = work.every(_fit_one, jobs, source.digest(fit), [job[1:] for job in jobs], libraries)
     return [score for (score,) in found]
 
 

@@ -48,7 +48,7 @@ def layer(trained: Trained, number: int) -> np.ndarray:
         raise ValueError(f"unknown layer {number}; valid: {', '.join(map(str, known))}")
     X, name = trained.data.X, known[number]
     jobs = [(trained.net, trained.target, X[at : at + RECORDS], name) for at in range(0, len(X), RECORDS)]
-    return np.concatenate([part for (part,) in work.every(_outputs, jobs, name, targets.identity(trained))])
+    return np.concatenate([part for (part,) in work.every(_outputs, jobs, name, RECORDS, targets.identity(trained))])
 
 
 def _outputs(net: nn.Module, target: Target, X: np.ndarray, name: str) -> tuple[np.ndarray]:

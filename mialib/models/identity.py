@@ -102,8 +102,9 @@ def _named(thing: Any, name: str, code: dict[str, str]) -> tuple[str, str]:
     if found is not thing:
         raise Unknown(f"{name} is not what {module} has under that name; define it with def or class at a module's top")
     if module.startswith(f"{source.PACKAGE}."):
-        code[name] = source.digest(thing)
-        return source.PACKAGE, name
+        found = source.digest(type(thing) if not isinstance(thing, type | FunctionType) else thing)
+        code[f"{source.PACKAGE} {name} {found}"] = found  # no module's name
+        return source.PACKAGE, f"{name} {found}"
     _read(module, code)
     return module, name
 
@@ -116,7 +117,8 @@ def _read(module: str, code: dict[str, str]) -> None:
     if module in code:
         return
     if module.startswith(f"{source.PACKAGE}."):
-        code[module.rpartition(".")[2]] = source.of_text(f"import {module} as used\nused")[0]
+        found = source.of_text(f"import {module} as used\nused")[0]
+        code[f"{source.PACKAGE} {module.rpartition('.')[2]} {found}"] = found  # no module's name
         return
     parent, _, _ = module.rpartition(".")
     top, _, _ = module.partition(".")

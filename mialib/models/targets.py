@@ -25,8 +25,6 @@ from mialib import config, machine, runs, source, work
 from mialib.data import datasets, files
 from mialib.models import nets, small
 
-# Test accuracy that the authors of the ResNets trained by others state (akamaster/pytorch_resnet_cifar10, README).
-STATED = {"resnet-20": 0.9173, "resnet-32": 0.9263, "resnet-44": 0.9310, "resnet-56": 0.9339}
 LOG = ("epoch", "rate", "loss", "accuracy", "seconds")
 CHUNK = 500  # images asked at once
 PART = 10 * CHUNK  # that a process takes at a time
@@ -190,13 +188,16 @@ def identity(trained: Trained) -> str:
     """Digest of all that a target's answers depend on: network, weights, images, labels and their normalisation."""
     weights = {name: tensor.numpy() for name, tensor in trained.net.state_dict().items()}
     seen = (SCALES[trained.target.scale], trained.data.X, trained.data.y)
-    return runs.digest(trained.target.network, weights, *seen, source.digest(nets.make), runs.versions("torch"))
+    code = source.digest(nets.make), runs.versions("torch")
+    if trained.target.weights == "pretrained":
+        code += source.digest(nets.pretrained), runs.versions("torchvision", "timm")
+    return runs.digest(trained.target.network, weights, *seen, *code)
 
 
 def confidences(trained: Trained) -> np.ndarray:
     """Confidence vectors of all its records, members first, float32 (n, classes); kept. Many processes."""
     jobs = [(trained.net, trained.target, part) for part in _parts(trained.data.X, PART)]
-    return np.concatenate([part for (part,) in work.every(_answers, jobs, identity(trained))])
+    return np.concatenate([part for (part,) in work.every(_answers, jobs, PART, identity(trained))])
 
 
 def _answers(net: nn.Module, target: Target, X: np.ndarray) -> tuple[np.ndarray]:

@@ -57,7 +57,8 @@ def _printed(row) -> str:
     """The printed numbers that lie farthest from what the others imply."""
     found = implied(row.table)
     found = found[found["metric"].str.fullmatch(row.metric)]
-    off = found.assign(off=(found["published"] - found["implied"]).abs()).query("off > @_ROUNDING")
+    found = found.assign(off=(found["published"] - found["implied"]).abs())
+    off = found[found["off"] > _ROUNDING]
     if off.empty:
         return f"all {len(found)} printed numbers agree"
     named = [

@@ -1,6 +1,6 @@
 """Figures: tables in, one figure out, what is published beside ours.
 
-Figs 4 to 12 are those of Shokri et al. 2017, Figs 1 to 8 those of Rezaei & Liu 2020, which print no numbers.
+Made for the figures of the papers that are here, and for any like them: each says which it follows.
 
 Ours and published always share their axes. A column tier (R real, S substitute, M simulated) names the data of a
 panel or a row: it stands beside the name, and what is simulated is hatched. Series differ by marker as well as by

@@ -113,8 +113,12 @@ def reading(run: runs.Run, comes_out: str, differs: str, take_away: str) -> Mark
 def said(texts: Sequence[str], profile: str, seed: int) -> str:
     """The paragraphs of a reading as Markdown."""
     parts = [f"**{heading}.** {' '.join(text.split())}" for heading, text in zip(HEADINGS, texts, strict=True)]
-    words = "" if profile == "laptop" else " The words were written for `laptop`."
-    return "\n\n".join([*parts, f"*Profile {profile}, seed {seed}; the numbers are this run's.{words}*"])
+    if profile == "laptop":
+        return "\n\n".join([*parts, f"*Profile laptop, seed {seed}; the numbers are this run's.*"])
+    warning = (
+        f"**Written for `laptop`. The numbers are those of this run (profile {profile}, seed {seed}), on other data and"
+    )
+    return "\n\n".join([f"{warning} in other sizes: what the words say of them may not hold.**", *parts])
 
 
 def filled(texts: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 Every rate is a mean over the classes, on the last 20 % of each class (see `attacks.known`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,11 +48,6 @@ def load(name: str, profile: str) -> Trained:
     if name not in targets(profile):
         raise ValueError(f"unknown target {name!r}; valid in profile {profile}: {', '.join(targets(profile))}")
     return networks.load(name, targets(profile)[name], profile)
-
-
-def load_all(profile: str, chosen: Callable[[str], bool] = bool) -> list[Trained]:
-    """The targets whose name is `chosen` (all) and that `profile` has, in the paper's order."""
-    return [load(name, profile) for name in PRINTED if name in targets(profile) and chosen(name)]
 
 
 def right(trained: Trained) -> np.ndarray:
