@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.measure import contender, show
 from mialib import metrics
-from mialib.attacks import Observations, classifiers, defenses, pool, shadow
+from mialib.attacks import Observations, classifiers, defenses, pool
 from mialib.data import datasets, splits
 from mialib.models import fit, small
-from mialib.papers.shokri2017.experiments import Row
+from mialib.papers.shokri2017.experiments import ROLES, Row, observe
 
 ROW = Row("location-30", 1200, 60, 1, 128, 200)
 MODEL = small.MLP((446, 128, 30))
@@ -24,12 +24,13 @@ HERE = "benchmarks.location"
 
 
 def ours() -> dict[str, Any]:
-    """Shadows and target by `shadow.observe`, then every attack model: seconds and metrics of each."""
+    """Shadows and target by `experiments.observe`, then every attack model: seconds and metrics of each."""
     data = datasets.load("location-30", "laptop")
     start = time.perf_counter()
+    sides = splits.targets_and_shadows(len(data.y), ROW.size, ROW.targets, ROW.shadows, 0, data.name)
     targets, shadows = (
-        [Observations(defenses.none(seen.vectors), seen.y, seen.member) for seen in side]
-        for side in shadow.observe(data, ROW, 0)
+        [Observations(defenses.none(seen.vectors), seen.y, seen.member) for seen in observe(data, ROW, 0, role, side)]
+        for role, side in zip(ROLES, sides, strict=True)
     )
     trained = time.perf_counter() - start
     result: dict[str, Any] = {"shadows": trained}
