@@ -621,7 +621,7 @@ def test_publish(copied, tmp_path):
     assert len(notebook.cells) == 4
     assert str(tmp_path) not in (notebooks / "01_good.ipynb").read_text(encoding="utf-8")
     assert "papermill" not in notebook.metadata
-    assert set(notebook.metadata.mialib) == {"profile", "seed", "source", "code", "outputs", "figures"}
+    assert set(notebook.metadata.mialib) == {"profile", "seed", "source", "code", "numbers", "outputs", "figures"}
     assert states(*copied) == {"01_good": "done", "00_overview": "done"}
 
 
