@@ -42,6 +42,7 @@ record["run"] = {{"commit": "unknown", "versions": {{"mialib": "0"}}, "date": "2
 """
 SLOW = """
 import os, subprocess, time
+from functools import partial
 from pathlib import Path
 worker = subprocess.Popen(["sleep", "600"])
 Path("begun").write_text(f"{os.getpid()} {worker.pid}")
@@ -696,7 +697,8 @@ def test_interrupted_while_it_imports(module, tmp_path):
     command = [sys.executable, "-m", "mialib", "run", "01", "--out", str(tmp_path / "out")]
     python_path = os.pathsep.join([str(tmp_path), str(config.ROOT)])
     env = os.environ | {"PYTHONPATH": python_path}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs do not
+    done = subprocess.run(command, env=env, capture_output=True, text=True, preexec_fn=heed)
     said = "\nInterrupted. What is done is kept; without --fresh, the same command goes on.\n"
     assert (done.returncode, done.stderr) == (130, said)
 
