@@ -1,6 +1,6 @@
 """Shokri et al. 2017, V: train models, ask each about its members and as many non-members."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def _ask(model: Model, theta: np.ndarray, X: Records, y: np.ndarray, split: Spli
     return seen(lambda rows: fit.ask(model, theta, X[rows]), y, split)
 
 
-def seen(answer, y: np.ndarray, split: Split) -> Observations:
+def seen(answer: Callable[[np.ndarray], np.ndarray], y: np.ndarray, split: Split) -> Observations:
     """What `answer`, a function of record numbers, says of the members and the non-members of a split."""
     rows = np.concatenate([split.members, split.non_members])
     return Observations(answer(rows), y[rows], np.arange(len(rows)) < len(split.members))
