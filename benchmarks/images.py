@@ -67,11 +67,11 @@ def plain(shadows: int, loader: bool) -> dict[str, float]:
 
 
 def _module() -> torch.nn.Module:
-    filters, kernel, (height, width) = MODEL.filters, MODEL.kernel, MODEL.pooled
+    (first, second), kernel, (height, width) = MODEL.filters, MODEL.kernel, MODEL.pooled
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, filters, kernel), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(filters, filters, kernel), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(), torch.nn.Linear(filters * height * width, MODEL.hidden), torch.nn.Tanh(),
+        torch.nn.Conv2d(3, first, kernel), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(first, second, kernel), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(second * height * width, MODEL.hidden), torch.nn.Tanh(),
         torch.nn.Linear(MODEL.hidden, CLASSES),
     )  # fmt: skip
 

@@ -54,6 +54,6 @@ def test_bad_architectures_are_refused():
     with pytest.raises(ValueError, match="images of 9x32 are too small for kernels of 5"):
         CNN((3, 9, 32), 10)
     with pytest.raises(ValueError, match="must all be positive"):
-        CNN((3, 32, 32), 10, filters=0)
+        CNN((3, 32, 32), 10, filters=(4, 0))
     with pytest.raises(ValueError, match="takes 3 features, the records have 4"):
         small.logits(MLP((3, 2)), np.zeros(8, np.float32), np.zeros((1, 4)))

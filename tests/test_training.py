@@ -17,7 +17,7 @@ from mialib.models.fit import Recipe, fit_many
 from mialib.models.small import CNN, MLP
 
 MODELS = [MLP((7, 5, 3)), MLP((7, 6, 5, 3), "relu"), MLP((7, 3))]
-IMAGES = CNN((3, 14, 16), 4, hidden=6, filters=5, kernel=3)
+IMAGES = CNN((3, 14, 16), 4, hidden=6, filters=(5, 6), kernel=3)
 
 
 def problem(n=90, d=7, classes=3, models=4):

@@ -51,11 +51,11 @@ class CNN:
     inputs: tuple[int, int, int]  # channels, height, width
     classes: int
     hidden: int = 128
-    filters: int = 32
+    filters: tuple[int, int] = (32, 32)  # of the first convolution and of the second
     kernel: int = 5
 
     def __post_init__(self) -> None:
-        if min(self.inputs) < 1 or min(self.classes, self.hidden, self.filters, self.kernel) < 1:
+        if min(self.inputs) < 1 or min(self.classes, self.hidden, *self.filters, self.kernel) < 1:
             raise ValueError(f"sizes must all be positive: {self}")
         if min(self.pooled) < 1:
             raise ValueError(f"images of {self.inputs[1]}x{self.inputs[2]} are too small for kernels of {self.kernel}")
@@ -75,8 +75,9 @@ def shapes(model: Model) -> list[tuple[int, ...]]:
     if isinstance(model, MLP):
         return list(zip(model.sizes, model.sizes[1:], strict=False))
     height, width = model.pooled
-    convolutions = [(model.filters, model.kernel, model.kernel, n) for n in (model.inputs[0], model.filters)]
-    return [*convolutions, (model.filters * height * width, model.hidden), (model.hidden, model.classes)]
+    inputs = model.inputs[0], model.filters[0]
+    convolutions = [(n, model.kernel, model.kernel, before) for n, before in zip(model.filters, inputs, strict=True)]
+    return [*convolutions, (model.filters[1] * height * width, model.hidden), (model.hidden, model.classes)]
 
 
 def n_parameters(model: Model) -> int:
