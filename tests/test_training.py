@@ -75,7 +75,7 @@ def pictures(n=60):
 def as_module(flat):
     """Our flat parameters in the order and layout of `image_module`'s: nn.Flatten counts channels first, ours last."""
     (w1, b1), (w2, b2), (w3, b3), (w4, b4) = small.layers(IMAGES, torch.as_tensor(flat))
-    hidden = w3.reshape(2, 2, 5, 6).permute(3, 2, 0, 1).reshape(6, 20)
+    hidden = w3.reshape(2, 2, 6, 6).permute(3, 2, 0, 1).reshape(6, 24)
     return w1.permute(0, 3, 1, 2), b1, w2.permute(0, 3, 1, 2), b2, hidden, b3, w4.T, b4
 
 
