@@ -83,8 +83,8 @@ def image_module(flat):
     """The CNN as anybody would write it: convolution, tanh, pooling, twice; flatten; hidden layer; outputs."""
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 5, 3), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(5, 5, 3), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(), torch.nn.Linear(20, 6), torch.nn.Tanh(), torch.nn.Linear(6, 4),
+        torch.nn.Conv2d(5, 6, 3), torch.nn.Tanh(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(24, 6), torch.nn.Tanh(), torch.nn.Linear(6, 4),
     )  # fmt: skip
     net = net.to(torch.as_tensor(flat).dtype)
     with torch.no_grad():
