@@ -94,7 +94,8 @@ def test_normalised_is_the_formula():
 
 def test_augmented_is_a_crop_of_the_framed_image_or_its_mirror():
     images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (40, 3, 8, 8), dtype=np.uint8))
-    found = targets.augmented(images, runs.stream(0, "crops"))
+    plan = targets._plan(replace(SMALL, batch=16), 40, runs.stream(0, "crops"))
+    found = targets.augmented(images, *plan[:, 1:3].T, plan[:, 3].bool())
     framed = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)))
     kinds = set()
     for image, frame in zip(found.numpy(), framed, strict=True):
@@ -126,21 +127,32 @@ def test_observed_are_as_many_members_as_others_of_each_class():
 def test_interrupted_training_ends_in_the_same_weights(monkeypatch, tmp_path):
     whole = targets._read(targets.train("cifar-10-resnet", SMALL, "demo"))[0]
     monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / "again"))
-    epoch, calls = targets._epoch, []
+    plan, calls = targets._plan, []
 
     def dying(*args):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return epoch(*args)
+        return plan(*args)
 
-    monkeypatch.setattr(targets, "_epoch", dying)
+    monkeypatch.setattr(targets, "_plan", dying)
     with pytest.raises(KeyboardInterrupt):
         targets.train("cifar-10-resnet", SMALL, "demo")
     resumed = targets._read(targets.train("cifar-10-resnet", SMALL, "demo"))[0]
     assert len(calls) == 3
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_training_stopped_early_is_the_same_training():
+    watched = replace(SMALL, observe=1)
+    targets.train("cifar-10-resnet", watched, "demo")
+    after_one = targets.observations("cifar-10-resnet", watched, "demo")[1]
+    stopped = targets.load("cifar-10-resnet@1", replace(SMALL, epochs=1), "demo")
+    answers = targets.probabilities(stopped.net, SMALL, stopped.data.X[targets.observed(stopped.data)])
+    assert np.allclose(answers, after_one, atol=0.01)  # finished weights are rounded to half precision
+    other = targets.load("cifar-10-resnet-b@1", replace(SMALL, epochs=1), "demo")
+    assert not np.allclose(targets.confidences(other), targets.confidences(stopped), atol=0.01)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -4,11 +4,12 @@
 seed 0: an exhibit's own seed is that of its attacks.
 """
 
+import functools
 import json
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,9 +126,15 @@ def _imagenet() -> Images:
 
 
 def normalised(target: Target, X: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """uint8 images (n, channels, height, width) as the float32 tensor that the target takes."""
-    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in SCALES[target.scale])
-    return torch.as_tensor(X).float().div_(255).sub_(mean).div_(std)
+    """uint8 images (n, channels, height, width) as the float32 tensor that the target takes, where they are."""
+    images = torch.as_tensor(X)
+    mean, std = _on(images.device, SCALES[target.scale])
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
+@functools.cache
+def _on(device: torch.device, scale: tuple[tuple[float, ...], ...]) -> list[torch.Tensor]:
+    return [torch.tensor(numbers, device=device)[:, None, None] for numbers in scale]
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,8 @@ def probabilities(net: nn.Module, target: Target, X: np.ndarray) -> np.ndarray:
     net.eval()
     device = next(net.parameters()).device
     with torch.inference_mode(), small.one_thread():
-        parts = [net(normalised(target, part).to(device)).softmax(1).cpu() for part in _parts(X, CHUNK)]
+        images = (torch.as_tensor(part).to(device) for part in _parts(X, CHUNK))
+        parts = [net(normalised(target, part)).softmax(1).cpu() for part in images]
     return torch.cat(parts).numpy()
 
 
@@ -237,21 +245,21 @@ def train(name: str, target: Target, profile: str) -> Path:
 
 
 def _train(name: str, target: Target, data: Images, path: Path) -> None:
-    net = network(target, data)
-    net.to(_device())
+    net, device = network(target, data), _device()
+    _begin(net, name)
+    net.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format)
     optimiser = _optimiser(target, net)
     state = path.with_suffix(".state.safetensors")
-    log = _resume(state, net, optimiser) or _begin(net, name)
-    X, y = (torch.from_numpy(array[data.member]) for array in (data.X, data.y))
+    log = _resume(state, net, optimiser) or []
+    X, y = (torch.from_numpy(array[data.member]).to(device) for array in (data.X, data.y))
+    epoch_of = _epochs(target, net, optimiser, X, y)
     seen = observed(data)
     with small.one_thread():
         bar = tqdm(range(len(log), target.epochs), name, target.epochs, initial=len(log), disable=None, leave=False)
         for epoch in bar:
             started = time.time()
-            rng = runs.stream(0, "target", name, epoch)
             rate = target.rate * 0.1 ** sum(epoch >= drop for drop in target.drops)
-            optimiser.param_groups[0]["lr"] = rate
-            loss, accuracy = _epoch(target, net, optimiser, X, y, rng)
+            loss, accuracy = epoch_of(rate, _plan(target, len(y), runs.stream(0, "target", trajectory(name), epoch)))
             log.append([epoch + 1, rate, loss, accuracy, round(time.time() - started, 1)])
             if epoch + 1 in _watched(target):
                 answers = probabilities(net, target, data.X[seen]).astype(np.float16)
@@ -259,6 +267,14 @@ def _train(name: str, target: Target, data: Images, path: Path) -> None:
             _keep(state, net, optimiser, log)
     _finish(path, net, target, data, log)
     state.unlink()
+
+
+def trajectory(name: str) -> str:
+    """What names a training's random numbers: a target's name up to "@".
+
+    "cifar-10-alexnet@128" is the training of "cifar-10-alexnet" stopped after 128 epochs.
+    """
+    return name.partition("@")[0]
 
 
 def train_all(wanted: dict[str, Target], profile: str) -> Iterator[Path]:
@@ -285,56 +301,104 @@ def network(target: Target, data: Images) -> nn.Module:
     return net.to(memory_format=torch.channels_last) if target.network.startswith("densenet") else net
 
 
-def _begin(net: nn.Module, name: str) -> list:
-    """Draw the initial weights from the target's own stream: PyTorch's default distributions. An empty log."""
-    seed = int(runs.stream(0, "target", name, "weights").integers(2**62))
+def _begin(net: nn.Module, name: str) -> None:
+    """Draw the initial weights on the CPU, from the target's own stream: PyTorch's default distributions."""
+    seed = int(runs.stream(0, "target", trajectory(name), "weights").integers(2**62))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for module in net.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-    return []
 
 
 def _optimiser(target: Target, net: nn.Module) -> torch.optim.Optimizer:
+    on_gpu = next(net.parameters()).is_cuda
     if target.network == "lenet":
-        return torch.optim.Adam(net.parameters(), target.rate, betas=(0.5, 0.99), fused=True)
+        return torch.optim.Adam(net.parameters(), target.rate, betas=(0.5, 0.99), fused=True, capturable=on_gpu)
     return torch.optim.SGD(net.parameters(), target.rate, momentum=0.9, weight_decay=target.decay, fused=True)
 
 
-def _epoch(
-    target: Target,
-    net: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    X: torch.Tensor,
-    y: torch.Tensor,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Every member once, in random order; the mean loss and the accuracy on the images as they were shown."""
-    net.train()
-    device = next(net.parameters()).device
-    loss_sum, right = 0.0, 0
-    for rows in torch.from_numpy(rng.permutation(len(y))).split(target.batch):
-        batch, labels = X[rows], y[rows].to(device)
-        x = normalised(target, augmented(batch, rng) if target.augment else batch).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=machine.precision(device.type) == "bfloat16"):
+def _plan(target: Target, n: int, rng: np.random.Generator) -> torch.Tensor:
+    """One epoch, int64 (n, 4): the record shown, where its crop starts (down, right), and whether it is mirrored."""
+    plan = torch.zeros(n, 4, dtype=torch.int64)
+    plan[:, 0] = torch.from_numpy(rng.permutation(n))
+    if target.augment:
+        for batch in plan.split(target.batch):
+            for column in (1, 2):
+                batch[:, column] = torch.from_numpy(rng.integers(0, 9, len(batch)))
+            batch[:, 3] = torch.from_numpy(rng.random(len(batch)) < 0.5)
+    return plan
+
+
+def _epochs(
+    target: Target, net: nn.Module, optimiser: torch.optim.Optimizer, X: torch.Tensor, y: torch.Tensor
+) -> Callable[[float, torch.Tensor], tuple[float, float]]:
+    """A function of learning rate and plan that shows every member once and says the mean loss and the accuracy.
+
+    Both are of the images as they were shown. X, y: the members, on the device that the network is on.
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=X.device)
+
+    def step(plan: torch.Tensor) -> None:
+        rows, down, right, mirrored = plan.unbind(1)
+        images, labels = X[rows], y[rows]
+        x = normalised(target, augmented(images, down, right, mirrored.bool()) if target.augment else images)
+        bfloat16 = machine.precision(X.device.type) == "bfloat16"
+        with torch.autocast(X.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=not X.is_cuda):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        loss_sum += loss.item() * len(rows)
-        right += (logits.argmax(1) == labels).sum().item()
-    return loss_sum / len(y), right / len(y)
+        sums.add_(torch.stack((loss.detach().double() * len(rows), (logits.argmax(1) == labels).sum())))
+
+    take = _recorded(step) if X.is_cuda else lambda rate, plan: step(plan)
+
+    def epoch(rate: float, plan: torch.Tensor) -> tuple[float, float]:
+        net.train()
+        sums.zero_()
+        optimiser.param_groups[0]["lr"] = rate
+        for batch in plan.to(X.device).split(target.batch):
+            take(rate, batch)
+        loss, right = (sums / len(y)).tolist()
+        return loss, right
+
+    return epoch
 
 
-def augmented(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Each uint8 image framed by 4 black pixels, cropped at random to its size, and mirrored with probability 1/2."""
+def _recorded(step: Callable[[torch.Tensor], None]) -> Callable[[float, torch.Tensor], None]:
+    """`step` on a GPU as a CUDA graph for each batch size and learning rate: one launch in place of thousands.
+
+    The first three steps of a size are taken as they are: what libraries allocate once must be there by then.
+    """
+    graphs: dict[tuple[int, float], tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+    taken: dict[int, int] = {}
+
+    def take(rate: float, plan: torch.Tensor) -> None:
+        size = len(plan)
+        taken[size] = taken.get(size, 0) + 1
+        if taken[size] <= 3:
+            step(plan)
+            return
+        if (size, rate) not in graphs:
+            for old in [key for key in graphs if key[1] != rate]:
+                del graphs[old]
+            graph, place = torch.cuda.CUDAGraph(), plan.clone()
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+                step(place)
+            graphs[size, rate] = graph, place
+        graph, place = graphs[size, rate]
+        place.copy_(plan)
+        graph.replay()
+
+    return take
+
+
+def augmented(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Each uint8 image framed by 4 black pixels, cropped to its size from `down` and `right` on, or mirrored then."""
     n, _, height, width = images.shape
     windows = F.pad(images, (4, 4, 4, 4)).unfold(2, height, 1).unfold(3, width, 1)
-    down, right = (torch.from_numpy(rng.integers(0, 9, n)) for _ in range(2))
-    crops = windows[torch.arange(n), :, down, right]
-    mirrored = torch.from_numpy(rng.random(n) < 0.5)
+    crops = windows[torch.arange(n, device=images.device), :, down, right]
     return torch.where(mirrored[:, None, None, None], crops.flip(3), crops)
 
 
