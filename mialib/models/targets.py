@@ -216,7 +216,7 @@ def probabilities(net: nn.Module, target: Target, X: np.ndarray) -> np.ndarray:
     net.eval()
     device = next(net.parameters()).device
     with torch.inference_mode(), small.one_thread():
-        images = (torch.as_tensor(part).to(device) for part in _parts(X, CHUNK))
+        images = (torch.tensor(part).to(device) for part in _parts(X, CHUNK))  # copied: a part may be read-only
         parts = [net(normalised(target, part)).softmax(1).cpu() for part in images]
     return torch.cat(parts).numpy()
 
