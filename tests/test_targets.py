@@ -1,5 +1,6 @@
 """Target models: their shapes, their training, and what is kept of them."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,39 @@ def test_a_training_stopped_early_is_the_same_training():
     assert np.allclose(answers, after_one, atol=0.01)  # finished weights are rounded to half precision
     other = targets.load("cifar-10-resnet-b@1", replace(SMALL, epochs=1), "demo")
     assert not np.allclose(targets.confidences(other), targets.confidences(stopped), atol=0.01)
+
+
+def test_recorded_steps_take_each_batch_once_and_are_recorded_anew_for_another_rate(monkeypatch):
+    """The bookkeeping around CUDA graphs, on graphs that only note what they replay; a GPU is not needed."""
+    recording, taken, recorded = [], [], []
+
+    class Graph:
+        def replay(self):
+            taken.append(self.place.clone())
+
+    @contextmanager
+    def record(graph, **named):
+        recording.append(graph)
+        yield
+        recorded.append(tuple(recording.pop().place.shape))
+
+    def step(plan):
+        if recording:
+            recording[0].place = plan  # nothing is done while a graph is recorded
+        else:
+            taken.append(plan.clone())
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    take = targets._recorded(step)
+    plans = [targets._plan(replace(SMALL, batch=16), 40, runs.stream(0, "plans", i)) for i in range(8)]
+    batches = [(0.1 if i < 6 else 0.01, batch) for i, plan in enumerate(plans) for batch in plan.split(16)]
+    for rate, batch in batches:
+        take(rate, batch)
+    assert len(taken) == len(batches)
+    assert all(torch.equal(found, batch) for found, (_, batch) in zip(taken, batches, strict=True))
+    assert sorted(recorded) == [(8, 4), (8, 4), (16, 4), (16, 4)]  # both sizes, at either rate
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
