@@ -594,3 +594,18 @@ def test_gap_precision_is_the_derived_table():
     ours = published.gap_precision("shokri_table2")
     for row in derived.to_dict("records"):
         assert ours[row["dataset"]] == pytest.approx(row["gap_attack_precision(DERIVED)"], abs=5.1e-4)
+
+
+def test_what_notebooks_say_of_printed_numbers():
+    """Sentences of notebooks 01 and 18 that no cell computes."""
+    pairs = published.load("mlleaks_fig1_adversary1_vs_shokri")
+    pairs = pairs.pivot(index=["dataset", "setting"], columns="metric", values="published")
+    assert len(pairs) == 24 and (pairs["attack_precision"] >= pairs["attack_recall"]).all()
+    # FAR of correct records on CIFAR: Table 7's with its labels swapped back, beside Table 4's.
+    swapped, printed = published.implied("rezaei_table7"), published.load("rezaei_table4")
+    rows = swapped[swapped["dataset"].str.startswith("CIFAR") & swapped["setting"].str.endswith(", correct")]
+    others = printed[printed["metric"] == "attack_far"].set_index(["dataset", "setting"])["published"]
+    others = others.loc[list(rows[["dataset", "setting"]].itertuples(index=False, name=None))].to_numpy()
+    assert len(rows) == 12 and (rows["implied"].to_numpy() < others).all()
+    assert [round(each, 3) for each in (rows["implied"].min(), rows["implied"].max())] == [0.526, 0.780]
+    assert [round(each, 3) for each in (others.min(), others.max())] == [0.772, 0.919]
