@@ -31,11 +31,6 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} is no JSON ({error}); restore it, or run its notebook again") from error
 
 
-def printed(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cells that the paper prints a number for."""
-    return [cell for cell in record["cells"] if cell["published"] is not None]
-
-
 def find(name: str, figures: Path) -> dict[str, Any]:
     """The record of an exhibit by id, notebook number or notebook stem; ValueError lists the valid ids."""
     found = exhibits(figures)
@@ -50,7 +45,8 @@ def caption(record: Mapping[str, Any], title: str) -> str:
     tiers = {cell["dataset"]: cell["tier"] for cell in record["cells"] if cell["tier"]}
     run = runs.Run(record["notebook"], record["profile"], record["seed"], 0.0, record["run"]["commit"])
     version = f"mialib {record['run']['versions']['mialib']}, commit {_short(run.commit)}"
-    return f"{_sentence(title)} {report.caption(tiers, run)} {_verdicts(record)} Exhibit {_id(record)}, {version}."
+    said = f"{_sentence(title)} {report.caption(tiers, run)} {published.headline(record['cells'])}"
+    return f"{said} Exhibit {_id(record)}, {version}."
 
 
 def cite(record: Mapping[str, Any], title: str, figures: Path) -> str:
@@ -125,23 +121,26 @@ def _named(path):
 
 def gallery(figures: Path, titles: Mapping[str, str]) -> str:
     """figures/README.md: every exhibit with id, thumbnail, verdicts and files. `titles`: notebook stem -> heading."""
-    found = exhibits(figures)
+    found, columns = exhibits(figures), report.counted([])
     lines = [
         "# Gallery",
         "",
         "Made by `make publish`; do not edit. `python -m mialib cite ID` prints caption, BibTeX and LaTeX lines. An id",
-        "stays; the number and the topic in the files' names may change. Reproduced: within a tolerance fixed before",
-        "the run; differs: outside it; not comparable: simulated data, a smaller model than the paper's, or no number",
-        "of ours. Three zeros: the paper prints no numbers there.",
+        "stays; the number and the topic in the files' names may change.",
         "",
-        f"| id | exhibit | {' | '.join(published.VERDICTS)} |",
-        f"|---|---|{'---:|' * len(published.VERDICTS)}",
+        "Each published number is counted once, by its primary reading. Reproduced: our 95 % interval lies within a",
+        "tolerance fixed before the run; by guessing too: what guessing reaches lies within it as well; differs: the",
+        "interval lies wholly outside; undecided: it does neither; not comparable: simulated data, another model or",
+        "scale than the paper's, another quantity, too few classes or records, or no number of ours.",
+        "",
+        _markdown(f"In all: {published.headline([cell for record in found.values() for cell in record['cells']])}"),
+        "",
+        f"| id | exhibit | {' | '.join(columns)} |",
+        f"|---|---|{'---:|' * len(columns)}",
     ]
     for name, record in found.items():
-        counted = published.counts(printed(record)).values()
-        lines.append(
-            f"| [`{name}`](#{quote(name)}) | {_markdown(record['exhibit'])} | {' | '.join(map(str, counted))} |"
-        )
+        counted = map(str, report.counted(record["cells"]).values())
+        lines.append(f"| [`{name}`](#{quote(name)}) | {_markdown(record['exhibit'])} | {' | '.join(counted)} |")
     for name, record in found.items():
         lines += ["", *_entry(name, record, titles.get(record["notebook"], record["exhibit"]), figures)]
     return "\n".join(lines) + "\n"
@@ -150,7 +149,7 @@ def gallery(figures: Path, titles: Mapping[str, str]) -> str:
 def _entry(name, record, title, figures):
     stem, run = record["notebook"], record["run"]
     simulated = " Hatched: simulated data." if "M" in {cell["tier"] for cell in record["cells"]} else ""
-    alt = html.escape(f"{_sentence(title)} Published and ours. {_verdicts(record)}{simulated}")
+    alt = html.escape(f"{_sentence(title)} Published and ours. {published.headline(record['cells'])}{simulated}")
     images = [
         f'<img src="{quote(path.name)}" width="{240 if i else 480}" alt="{alt}">'
         for i, path in enumerate(_files(record, figures, ".png"))
@@ -167,7 +166,7 @@ def _entry(name, record, title, figures):
         "",
         *images,
         "",
-        f"{_verdicts(record)} Profile {record['profile']}, seed {record['seed']}.",
+        f"{_markdown(published.headline(record['cells']))} Profile {record['profile']}, seed {record['seed']}.",
         f"Run on {run['date']} with mialib {run['versions']['mialib']}, commit {_short(run['commit'])}.",
         "",
         *(f"- {kind}: {'; '.join(links)}" for kind, links in kinds.items() if links),
@@ -194,12 +193,6 @@ def _files(record, figures, suffix):
     """The exhibit's files of one kind, the main one first."""
     found = [path for path in committed.files_of(record["notebook"], figures) if path.suffix == suffix]
     return sorted(found, key=lambda path: path.stem)
-
-
-def _verdicts(record):
-    cells = printed(record)
-    counted = published.counts(cells)
-    return f"{len(cells)} published numbers: {', '.join(f'{verdict} {n}' for verdict, n in counted.items())}."
 
 
 def _sentence(title):

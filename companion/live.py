@@ -13,7 +13,7 @@ from typing import Any
 
 Event = dict[str, Any]
 HEIGHT = 40  # lines of the screen that the scorecard fits on; it is 100 columns wide
-VERDICTS = ("reproduced", "differs", "not comparable")  # of `published`, which takes long to import
+VERDICTS = ("reproduced", "differs", "undecided", "not comparable")  # of `published`, which takes long to import
 MARKS = {"M": "*", "S": "+", "R": ""}  # of simulated and substitute data in the scorecard
 FOLDERS = {
     "html": "the notebooks as pages",
@@ -81,15 +81,19 @@ def results(out: Path) -> str:
 
 
 def scorecard(out: Path) -> str:
-    """The records in `out`/figures on one screen: verdicts counted per exhibit, then rows of ours beside published."""
+    """The records in `out`/figures on one screen: verdicts per exhibit, then rows of ours beside published."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("figures/*.json"))]
     records = [record for record in records if record["cells"]]
     if not records:
         return ""
-    lines = [f"{'exhibit':<48}" + "".join(f"{verdict:>16}" for verdict in VERDICTS)]
+    widths = {verdict: len(verdict) + 2 for verdict in VERDICTS}
+    lines = [f"{'exhibit':<48}" + "".join(f"{verdict:>{width}}" for verdict, width in widths.items())]
     for record in records[: HEIGHT // 2]:
-        counted = Counter(cell["verdict"] for cell in record["cells"])
-        lines.append(f"{_cut(record['exhibit'], 47):<48}" + "".join(f"{counted[verdict]:>16}" for verdict in VERDICTS))
+        # As `published.counts` does.
+        numbers = [cell for cell in record["cells"] if cell["published"] is not None and cell.get("primary", True)]
+        counted = Counter(cell["verdict"] for cell in numbers)
+        name = f"{_cut(record['exhibit'], 47):<48}"
+        lines.append(name + "".join(f"{counted[verdict]:>{width}}" for verdict, width in widths.items()))
     room = HEIGHT - len(lines) - 3
     share = max(1, min(20, room) // len(records))
     rows = [cell for record in records for cell in _telling(record["cells"])[:share]][:room]
@@ -109,7 +113,7 @@ def scorecard(out: Path) -> str:
 def _telling(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cells with a number on both sides: what differs, what is reproduced, the rest; attacks before targets."""
     both = [cell for cell in cells if cell["published"] is not None and cell["value"] is not None]
-    order = ("differs", "reproduced", "not comparable")
+    order = ("differs", "undecided", "reproduced", "not comparable")
     return sorted(both, key=lambda cell: (order.index(cell["verdict"]), cell["metric"].startswith("target")))
 
 

@@ -50,14 +50,18 @@ one published table or figure: what the paper claims, and how many of its number
 {verdicts}
 """
 _VERDICTS = (
-    "**Reproduced**: within the tolerance that was fixed before the run. **Differs**: outside it. **Not comparable**: "
-    "the data are simulated, the scale differs, or the number was not computed; the note says which."
+    "**Reproduced**: our 95 % interval lies within the tolerance that was fixed before the run. **Differs**: it lies "
+    "wholly outside. **Undecided**: it does neither, or there is none. **Not comparable**: the data are simulated, the "
+    "model, the scale or the quantity is another, it rests on too few classes or records, or it was not computed; the "
+    "note says which. **By guessing too**: what guessing reaches is within it as well. Each published number is "
+    "counted once, by its primary reading, which was named before the run ([the rule](data/published/README.md))."
 )
 _SCORECARD = """# Scorecard
 
-One row a published number (two where our attack was chosen in two ways). {verdicts}
+One row a reading of a published number: the primary one, which is counted, and others. {headline} {verdicts}
 
-Tiers: *real*, the paper's own data; *substitute*, other real data; *simulated* data earn no verdict.
+*SD*: the spread that the paper prints. *Of the point*: the verdict of our value alone, whatever its interval. Tiers:
+*real*, the paper's own data; *substitute*, other real data; *simulated* data earn no verdict.
 """
 _LEDGER = """# Ledger of discrepancies
 
@@ -210,8 +214,9 @@ def _badges(record) -> str:
     """The verdicts on the published numbers of a record, counted."""
     if record is None:
         return '<span class="badge">not run yet</span>'
-    counted = published.counts(citing.printed(record))
-    return " ".join(_badge(verdict, f": {count}") for verdict, count in counted.items() if count)
+    counts, guessed = published.counts(record["cells"]), published.guessed(record["cells"])
+    chance = {"reproduced": f", {guessed} by guessing too"} if guessed else {}
+    return " ".join(_badge(name, f": {count}{chance.get(name, '')}") for name, count in counts.items() if count)
 
 
 def _badge(verdict, count="") -> str:
@@ -237,9 +242,10 @@ def _scorecard(notebooks, records: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for stem, record in records.items():
         paper, name = _paper(notebooks[stem])
-        link = _link(f"{stem}.html", name.split(":")[0])
-        rows += [{"paper": _text(paper), "exhibit": link, **_row(cell)} for cell in citing.printed(record)]
-    text = _SCORECARD.format(verdicts=_VERDICTS)
+        about = {"paper": _text(paper), "exhibit": _link(f"{stem}.html", name.split(":")[0])}
+        rows += [about | _row(cell) for cell in record["cells"] if cell["published"] is not None]
+    everything = [cell for record in records.values() for cell in record["cells"]]
+    text = _SCORECARD.format(headline=_text(published.headline(everything)), verdicts=_VERDICTS)
     return f"{text}\n{_html(pd.DataFrame(rows), 'scorecard')}" if rows else f"{text}\nNo records yet."
 
 
@@ -252,9 +258,12 @@ def _row(cell: Mapping[str, Any]) -> dict[str, str]:
         "setting": _text(cell["setting"]),
         "metric": _text(cell["metric"]),
         "published": f"{cell['published']:.3f}",
+        "SD": "" if cell.get("std") is None else f"{cell['std']:.3f}",
         "ours": "" if cell["value"] is None else f"{cell['value']:.3f}",
         "95 % interval": f"{cell['low']:.3f} to {cell['high']:.3f}" if interval else "",
         "verdict": _badge(cell["verdict"]),
+        "of the point": _text(cell.get("point_verdict", "")),
+        "reading": "primary" if cell.get("primary", True) else "other",
         "note": _text(cell["note"]),
     }
 

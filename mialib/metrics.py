@@ -39,7 +39,8 @@ def evaluate(member: np.ndarray, score: np.ndarray, predicted: np.ndarray) -> di
 
     `auc` and `tpr_at_x` come from `score`, everything else from `predicted`. `tpr_at_x` is the largest TPR at an
     FPR of at most x % over thresholds at the distinct scores: tied records are accepted together and nothing is
-    interpolated. Infinite scores are allowed.
+    interpolated. (The released code of Carlini et al. 2022 takes an FPR below x %; the two differ where x % of the
+    non-members is a whole number of them.) Infinite scores are allowed.
 
     Undefined values are nan: the precision of a class nobody was put in, a rate of an absent side, and, when
     there are only members or only non-members, whatever weighs one side against the other (balanced accuracy,
@@ -227,6 +228,21 @@ def overlap(a: np.ndarray, b: np.ndarray, bins: int = 10) -> float:
     The sum over bins of the smaller share (see `histogram`, which also raises its ValueError).
     """
     return float(np.minimum(histogram(a, bins), histogram(b, bins)).sum())
+
+
+def overlap_interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, repeats: int) -> dict[str, float]:
+    """`overlap` of two samples in ten bins: overlap, low, high (bootstrap over the records, 95 %), if_alike.
+
+    if_alike: the mean overlap of two samples of these sizes drawn from the pooled histogram. Few records look unlike by
+    chance, so an overlap means something beside `if_alike` only. ValueError as `histogram` raises it.
+    """
+    shares, pooled = [histogram(values) for values in (a, b)], histogram(np.concatenate([a, b]))
+    drawn, alike = (
+        np.minimum(*(rng.multinomial(len(v), p, repeats) / len(v) for v, p in zip((a, b), of, strict=True))).sum(1)
+        for of in (shares, [pooled, pooled])
+    )
+    low, high = _percentiles(drawn)
+    return {"overlap": overlap(a, b), "low": low, "high": high, "if_alike": float(alike.mean())}
 
 
 def _check(member, score, predicted):

@@ -28,7 +28,8 @@ from mialib.results import published
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 GB = jobs.GB
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-VALUES = ("purchase-2", "NN", "all", "precision", 0.5, 0.6, 0.5, 0.7, "M", "differs", "")
+VALUES = ("purchase-2", "NN", "all", "precision", 0.5, None, 0.05, 0.6, 0.56, 0.7, "M", "differs", "differs", True)
+VALUES += (0.5, "", "")
 CELL = dict(zip(published.CELL, VALUES, strict=True))
 GOOD = f"""
 from mialib import config
@@ -594,6 +595,7 @@ def test_scorecard_fits_a_screen_and_counts(tmp_path):
         long = {"dataset": "cifar-100-coarse-long", "setting": "a long setting " * 3}
         cells = [CELL | long | {"setting": f"{long['setting']}{i}"} for i in range(30)]
         cells[7] |= {"tier": "R", "verdict": "reproduced", "dataset": "location-30"}
+        cells[8] |= {"primary": False}
         cells[9] |= {"value": None, "low": None, "high": None, "verdict": "not comparable"}
         record = {"exhibit": f"Somebody et al. 2017, Table {number} " + "and so on " * 9, "cells": cells}
         (tmp_path / "figures" / f"{number:02}.json").write_text(json.dumps(record), encoding="utf-8")
@@ -601,7 +603,7 @@ def test_scorecard_fits_a_screen_and_counts(tmp_path):
     lines = live.scorecard(tmp_path).splitlines()
     assert len(lines) <= live.HEIGHT
     assert max(map(len, lines)) <= 100
-    assert lines[1].split()[-3:] == ["1", "28", "1"]
+    assert lines[1].split()[-4:] == ["1", "27", "0", "1"]  # one is no primary reading
     for path in sorted((tmp_path / "figures").iterdir())[1:]:
         path.unlink()
     lines = live.scorecard(tmp_path).splitlines()

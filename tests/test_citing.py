@@ -22,11 +22,13 @@ IDS += ["rezaei-figs38"]
 
 def record(**more):
     cells = [
-        {"dataset": "Adult", "tier": "R", "published": 0.5, "verdict": "reproduced"},
-        {"dataset": "Purchase-2", "tier": "M", "published": 0.5, "verdict": "not comparable"},
+        {"dataset": "Adult", "tier": "R", "published": 0.5, "verdict": "reproduced", "chance": 0.5, "tolerance": 0.05},
+        {"dataset": "Adult", "tier": "R", "published": 0.5, "verdict": "differs", "primary": False},
+        {"dataset": "Purchase-2", "tier": "M", "published": 0.5, "verdict": "not comparable", "cause": "simulated"},
         {"dataset": "Purchase-2", "tier": "M", "published": None, "verdict": "not comparable"},
-        {"dataset": "Texas-100", "tier": None, "published": 0.5, "verdict": "not comparable"},
+        {"dataset": "Texas-100", "tier": None, "published": 0.5, "verdict": "not comparable", "cause": "[not] run"},
     ]
+    cells = [{"primary": True, "cause": ""} | cell for cell in cells]
     run = {"commit": "0123456789abcdef+changes", "versions": {"mialib": "9.9"}, "date": "2031-02-03"}
     base = {"exhibit": "Toy 2024, 50 % & Table 1", "notebook": "07_shokri_toy_1", "profile": "laptop", "seed": 3}
     return base | {"cells": cells, "run": run} | more
@@ -71,7 +73,8 @@ def test_caption_says_what_was_run_on_what():
     for piece in (
         "published numbers: Purchase-2.",
         "Profile laptop, seed 3",
-        "3 published numbers: reproduced 1, differs 0, not comparable 2.",
+        "3 published numbers: 1 reproduced (1 of them reached by guessing too), 0 differ, 0 undecided, "
+        "2 not comparable (simulated: 1, [not] run: 1).",
         "Exhibit shokri-toy, mialib 9.9, commit 0123456+changes.",
     ):
         assert piece in text
@@ -145,7 +148,10 @@ def test_files_of_a_notebook_are_its_own(tmp_path):
 
 def test_gallery_of_one(folder):
     text = citing.gallery(folder, {"07_shokri_toy_1": 'Toy: "so" < and >?'})
-    assert "| [`shokri-toy`](#shokri-toy) | Toy 2024, 50 % & Table 1 | 1 | 0 | 2 |" in text
+    assert "| [`shokri-toy`](#shokri-toy) | Toy 2024, 50 % & Table 1 | 3 | 1 | 1 | 0 | 0 | 2 |" in text
+    assert (
+        r"In all: 3 published numbers: 1 reproduced (1 of them" in text and r"(simulated: 1, \[not\] run: 1)." in text
+    )
     images = re.findall(r'<img src="([^"]+)" width="\d+" alt="([^"]+)">', text)
     assert [name for name, _ in images] == ["07_shokri_toy_1.png", "07_shokri_toy_1_wide.png"]
     assert all("&quot;so&quot; &lt; and &gt;?" in alt and "simulated" in alt for _, alt in images)
@@ -161,7 +167,7 @@ def test_gallery_holds_no_html_of_a_record(tmp_path):
     text = citing.gallery(tmp_path, {stem: '# "><script>2</script>'})
     bare = re.sub(r"`[^`]*`", "", text)
     assert re.findall(r"(?<!\\)<(?!a id|/a>|img src)[^>]*", bare) == []
-    assert r"| \<script>1\</script> \| \[a\](javascript:1) | 1 | 0 | 2 |" in text
+    assert r"| \<script>1\</script> \| \[a\](javascript:1) | 3 | 1 | 1 | 0 | 0 | 2 |" in text
     assert '<img src="07_toy_%3Cb%3E_%5Bx%5D%28y%29.png"' in text and "[csv](07_toy_%3Cb%3E_%5Bx%5D%28y%29.csv)" in text
 
 
@@ -173,10 +179,10 @@ def test_committed_gallery_is_what_the_records_say():
     assert len(links) > 100
     assert [link for link in links if not (FIGURES / link).exists()] == []
     for path in sorted(FIGURES.glob("*.json")):
-        verdicts = [cell["verdict"] for cell in json.loads(path.read_text())["cells"] if cell["published"] is not None]
-        numbers = [str(verdicts.count(verdict)) for verdict in ("reproduced", "differs", "not comparable")]
+        counts = published.counts(json.loads(path.read_text())["cells"])
         (row,) = re.findall(rf"^\| \[`{config.exhibit_id(path.stem)}`\].*", text, re.MULTILINE)
-        assert row.strip("| ").split(" | ")[-3:] == numbers
+        total, same, _, *others = map(int, row.strip("| ").split(" | ")[-6:])
+        assert [same, *others] == list(counts.values()) and total == sum(counts.values())
 
 
 def test_command_line(capsys):
@@ -200,10 +206,20 @@ def test_citation_file_has_this_version_and_both_papers():
     assert len(about["references"]) == entries.count("\n@")
 
 
+@pytest.mark.parametrize("name", published.tables())
+def test_committed_records_hold_the_primary_readings_of_a_table(name):
+    """Each published number once, and each variant that a table names computed for some: no name is misspelt."""
+    cells = [cell for record in citing.exhibits(FIGURES).values() for cell in published.primary(record["cells"])]
+    found = {(cell["dataset"], cell["setting"], cell["metric"], cell["published"]): cell["value"] for cell in cells}
+    table, computed = published.load(name).dropna(subset="published"), set()
+    for row in table.itertuples():
+        key = row.dataset, ", ".join(filter(None, (row.setting, row.primary))), row.metric, row.published
+        assert key in found, key
+        computed |= {row.primary} if found[key] is not None else set()
+    assert computed == set(table["primary"])
+
+
 def test_readme_counts_the_verdicts():
     cells = [cell for record in citing.exhibits(FIGURES).values() for cell in record["cells"]]
-    printed = [cell for cell in cells if cell["published"] is not None]
-    same, other, neither = published.counts(printed).values()
-    text = " ".join((config.ROOT / "README.md").read_text().split())
-    assert f"{len(printed)} comparisons: {same} reproduced" in text
-    assert f"{other} differ (" in text and f"{neither} are not comparable" in text
+    said, _, _ = published.headline(cells).partition(" not comparable")
+    assert f"In all there are {said} not comparable" in " ".join((config.ROOT / "README.md").read_text().split())

@@ -863,6 +863,7 @@ def test_cifar_from_members_and_from_the_archive_agree(raw, register):
     np.testing.assert_array_equal(fine.X, table[:, 2:].reshape(-1, 3, 32, 32))
     np.testing.assert_array_equal(fine.y, table[:, 1])
     np.testing.assert_array_equal(coarse.y, table[:, 0])
+    assert (fine.tier, coarse.tier) == ("R", "S")  # no paper here used the coarse labels
     (raw / "cifar100/cifar-100-binary.tar.gz").unlink()
     for name, data in members.items():
         put(raw, f"cifar100/{name}", data)

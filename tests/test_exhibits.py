@@ -200,13 +200,15 @@ def test_classes_come_with_what_the_target_learnt_of_them():
 def test_settled_compares_all_shadows_with_half_of_them():
     rows = [("a", 1, 0.9), ("a", 2, 0.71), ("a", 4, 0.7), ("b", 1, 0.5), ("b", 2, 0.5), ("b", 4, 0.53)]
     table = pd.DataFrame(rows, columns=["setting", "shadows", "value"])
-    table = table.assign(dataset="CIFAR-10", size=40, metric="class_precision_p50")
+    table = table.assign(dataset="CIFAR-10", size=40, metric="class_precision_p50", attack="nn")
     assert exhibits.settled(table).tolist() == [True] * 3 + [False] * 3
+    other = table.assign(attack="threshold", value=0.1)  # of another attack: it takes no part
+    assert exhibits.settled(pd.concat([table, other])).tolist() == ([True] * 3 + [False] * 3) * 2
 
 
 def test_few_shadows_are_compared_only_where_the_result_has_settled():
     measured = tables.across_classes(attacked([outcome(0)[0]], [outcome(0)[1]], {"setting": "2,500 records"}))
-    for settled, verdict in ((True, {"reproduced", "differs"}), (False, {"not comparable"})):
+    for settled, verdict in ((True, {"reproduced", "differs", "undecided"}), (False, {"not comparable"})):
         cells = exhibits.compare(measured.assign(settled=settled, model="CNN"), "laptop", "shokri_fig4")
         ours = [cell for cell in cells if cell["value"] is not None and cell["published"] is not None]
         assert {cell["metric"] for cell in ours} == {
@@ -283,7 +285,7 @@ def test_a_class_of_one_record_has_no_gap_and_no_overlap():
     numbers = exhibits.gap_statistics([one], "all").set_index(["dataset", "metric"])
     assert numbers.loc[("all", "mean_gap"), "value"] == pytest.approx(table.gap.drop(2).mean())
     assert np.isnan(numbers.loc[("all", "gap_precision_correlation"), "value"])  # two classes are left
-    each = exhibits.class_overlaps(exhibits.by_record(one)).set_index("class")
+    each = tables.class_overlaps(tables.by_record(one)).set_index("class")
     assert np.isnan(each.accuracy_overlap[2]) and (each.members[2], each.non_members[2]) == (1, 0)
     assert each.accuracy_overlap.drop(2).between(0.5, 1).all()
 
@@ -304,16 +306,16 @@ def test_scatter_titles_are_the_correlations_of_the_points():
 def test_overlaps_are_those_of_the_records_and_one_target_gets_a_bootstrap():
     pairs = [outcome(seed, n=2000) for seed in range(3)]
     together = attacked(*map(list, zip(*pairs, strict=True)), {"dataset": "Purchase-10"})
-    records = exhibits.by_record(together)
+    records = tables.by_record(together)
     assert len(records) == 6000 and set(records.n_classes) == {4}
     expected = [
         metrics.overlap(here.accuracy[here.member], here.accuracy[~here.member])
         for _, here in records.groupby("target")
     ]
-    table = exhibits.overlaps(together).set_index("metric")
+    table = tables.overlaps(together).set_index("metric")
     assert table.value["accuracy_overlap"] == pytest.approx(np.mean(expected))
     seen, result = pairs[0]
-    one = exhibits.overlaps(attacked([seen], [result])).set_index("metric").loc["uncertainty_overlap"]
+    one = tables.overlaps(attacked([seen], [result])).set_index("metric").loc["uncertainty_overlap"]
     rng, drawn = np.random.default_rng(0), []
     values = signals.uncertainty(seen.vectors)
     for _ in range(300):
@@ -324,10 +326,10 @@ def test_overlaps_are_those_of_the_records_and_one_target_gets_a_bootstrap():
 def test_overlaps_fit_the_published_table_and_need_no_shadows():
     seen, result = outcome(0)
     members = Observations(np.where(np.arange(4) == seen.y[:, None], 1, 0).astype(np.float32), seen.y, seen.member)
-    table = exhibits.overlaps(attacked([members], [result], {"dataset": "Purchase-100", "shadows": 1}))
+    table = tables.overlaps(attacked([members], [result], {"dataset": "Purchase-100", "shadows": 1}))
     assert (table.value == 1).all()
     cells = exhibits.compare(table, "laptop", "shokri_fig12", "all")
     ours = [cell for cell in cells if cell["value"] is not None]
     assert [cell["verdict"] for cell in ours] == ["differs", "differs"]
     apart = Observations(np.where(seen.member[:, None], members.vectors, 0.25).astype(np.float32), seen.y, seen.member)
-    assert (exhibits.overlaps(attacked([apart], [result])).value == 0).all()
+    assert (tables.overlaps(attacked([apart], [result])).value == 0).all()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from mialib.attacks import gradients, layers
+from mialib.attacks import gradients, known, layers
 from mialib.models import nets, targets
 from mialib.models.targets import Target
 from mialib.papers.rezaei2020 import experiments
@@ -237,9 +237,23 @@ def test_norms_of_a_target_come_from_the_cache(monkeypatch):
         layers.layer(one, -3)
 
 
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_the_last_features_come_with_the_confidences(name, monkeypatch):
+    net, (x, _) = network(name, torch.float32), records(name, 8, torch.float32)
+    monkeypatch.setattr(targets, "normalised", lambda target, X: x[torch.as_tensor(X).long()])
+    monkeypatch.setattr(targets, "identity", lambda trained: f"last features of {name}")
+    images = targets.Images(np.arange(8), np.zeros(8, np.int64), np.arange(8) < 4, 10, "S", "noise", "noise")
+    one = targets.Trained(name, Target("noise", name), net, images, {})
+    [wanted] = layers.outputs(net, x, [nets.LAYERS[name.split("-")[0]][-1]]).values()
+    np.testing.assert_allclose(layers.layer(one, -1), wanted.flatten(1), atol=1e-5)
+    np.testing.assert_allclose(targets.confidences(one), net(x).softmax(1).detach(), atol=1e-5)
+    assert not any(layer._forward_pre_hooks for layer in net.modules())
+
+
 @pytest.mark.parametrize("leak", [False, True])
 def test_layers_give_a_planted_leak_away_and_no_other(leak):
-    found = experiments.by_layer(trained(400, leak), -1, 0)
+    attacked = experiments.layer_attacks(trained(400, leak), -1, known.Search(1, 1, 1, 5), 0, 1, ["all"])
+    found = experiments.by_layer(attacked, ["honest"])
     found = found[(found["metric"] == "balanced_accuracy") & (found["subset"] == "all")].iloc[0]
     assert (found["value"] > 0.8) if leak else (abs(found["value"] - 0.5) < 0.2)
 
@@ -253,4 +267,8 @@ def test_gradients_of_noise_say_nothing_and_planted_norms_all():
     found = experiments.by_gradient(table, 0)
     found = found[found["metric"] == "balanced_accuracy"].set_index(["subset", "by"])["value"]
     assert (found.xs("x", level="by") == 1).all()
+    auc = experiments.gradient_aucs(table, 0)
+    planted = auc["by"].eq("x") & auc["norm"].eq("l2")
+    assert (auc.loc[planted, "value"] == 1).all() and (abs(auc.loc[~planted, "value"] - 0.5) < 0.1).all()
+    assert ((auc["low"] < 0.5) & (auc["high"] > 0.5))[~planted].mean() > 0.8
     assert (abs(found.xs("w", level="by") - 0.5) < 0.2).all()

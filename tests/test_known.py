@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,13 +76,13 @@ def test_sampling_as_released():
 @pytest.mark.parametrize("kind", known.KINDS)
 def test_planted_leak_is_found_and_its_absence_is_not(kind):
     for leak, found in ((6.0, True), (0.0, False)):
-        X, y, member = records(leak, classes=8 if not found else 3)
+        X, y, member = records(leak, classes=8 if not found else 5)
         sampling = "none" if kind == "logistic" else "over"
         scored = known.attack(kind, X, y, member, WORDS, sampling, search=known.Search(1, 4, 1, 40))
         answer = value(known.per_class(scored, y, member))
         assert answer.low > 0.9 if found else answer.low < 0.5 < answer.high
         assert np.array_equal(scored.rows, known.split(y, member)[1])
-        assert scored.skipped == () and ((scored.score >= 0) & (scored.score <= 1)).all()
+        assert not scored.skipped and ((scored.score >= 0) & (scored.score <= 1)).all()
 
 
 def test_each_class_has_its_own_model():
@@ -141,13 +142,13 @@ def test_scikit_learn_models_are_those_of_a_literal_loop(kind):
 
 def test_rates_are_those_of_metrics_and_scikit_learn():
     rng = np.random.default_rng(0)
-    y, member = rng.integers(4, size=400), rng.random(400) < 0.8
-    score = rng.random(200)
-    scored = Result(score, score > 0.5, rows=np.sort(rng.permutation(400)[:200]))
-    subset = (rng.random(400) < 0.5) & ~((y == 3) & member)  # class 3 has non-members only
+    y, member = rng.integers(6, size=600), rng.random(600) < 0.8
+    score = rng.random(300)
+    scored = Result(score, score > 0.5, rows=np.sort(rng.permutation(600)[:300]))
+    subset = (rng.random(600) < 0.5) & ~((y == 3) & member)  # class 3 has non-members only
     for kept in (None, subset):
         table = known.per_class(scored, y, member, kept).set_index("class")
-        for label in range(4):
+        for label in range(6):
             here = (y[scored.rows] == label) & (True if kept is None else kept[scored.rows])
             rows, score = scored.rows[here], scored.score[here]
             wanted = metrics.evaluate(member[rows], score, score > 0.5)
@@ -160,7 +161,11 @@ def test_rates_are_those_of_metrics_and_scikit_learn():
         assert found["value"] == pytest.approx(defined.mean()) and found["sd"] == pytest.approx(np.std(defined))
         low, high = stats.t.interval(0.95, len(defined) - 1, defined.mean(), stats.sem(defined))
         assert (found["low"], found["high"]) == pytest.approx((max(low, 0), min(high, 1)))
-        assert found["classes"] == len(defined) == (4 if kept is None else 3)
+        assert found["classes"] == len(defined) == (6 if kept is None else 5)
+        asked = member[scored.rows][
+            (True if kept is None else kept[scored.rows]) & np.isin(y[scored.rows], defined.index)
+        ]
+        assert found["records"] == min(asked.sum(), (~asked).sum()) and found["members"] == asked.mean()
 
 
 def test_small_classes_are_skipped_and_listed():
@@ -168,9 +173,9 @@ def test_small_classes_are_skipped_and_listed():
     kept = (y != 1) | member | (np.cumsum((y == 1) & ~member) <= 14)
     X, y, member = X[kept], y[kept], member[kept]
     scored = known.attack("logistic", X, y, member, WORDS)
-    assert scored.skipped == (1,)
+    assert scored.skipped == {1: (100, 14)} and 1 in scored.skipped
     assert set(y[scored.rows]) == {0, 2}
-    assert known.attack("logistic", X, y, member, WORDS, least=14).skipped == ()
+    assert known.attack("logistic", X, y, member, WORDS, least=14).skipped == {}
     nobody = known.attack("nn", X, y, member, WORDS, least=1000)
     assert len(nobody.skipped) == 3 and len(nobody.rows) == 0
     table = known.per_class(nobody, y, member)
@@ -220,3 +225,29 @@ def test_bad_input_is_named():
 def test_every_profile_has_its_search():
     assert tuple(experiments.SEARCH) == config.PROFILES
     assert experiments.SEARCH["paper"] == known.Search(100, 50, 2, 5000)
+
+
+def test_an_interval_covers_classes_and_attack_seeds():
+    rng = np.random.default_rng(0)
+    same = pd.DataFrame(np.repeat(rng.random((8, 1)), 3, axis=1))
+    one = known.interval(same[[0]])
+    assert one == pytest.approx(metrics.mean_interval(same[0].to_numpy(), 0, 1))
+    assert known.interval(same) == pytest.approx(one)  # seeds that change nothing add nothing
+    noisy = same + np.array([-0.1, 0.0, 0.1])
+    mean, low, high = known.interval(noisy)
+    assert mean == pytest.approx(one[0]) and low < one[1] and high > one[2]
+    hidden = 0.5 + rng.normal(0, 0.05, (400, 10, 1)) + rng.normal(0, 0.03, (400, 1, 5))
+    ends = [known.interval(pd.DataFrame(each))[1:] for each in hidden]
+    assert 0.92 < np.mean([low < 0.5 < high for low, high in ends]) < 0.99
+    assert np.isnan(known.interval(same[:4])[1:]).all() and known.interval(same[:4])[0] == pytest.approx(
+        same[:4][0].mean()
+    )
+    assert np.isnan(known.interval(same[:0])).all()
+
+
+def test_means_over_seeds_are_those_of_both():
+    X, y, member = records(1.0, classes=5)
+    tables = [known.per_class(known.attack("nn", X, y, member, (seed, "t")), y, member) for seed in (0, 1)]
+    both = value(pd.concat([table.assign(seed=seed) for seed, table in enumerate(tables)], ignore_index=True))
+    assert both["value"] == pytest.approx(np.mean([value(table)["value"] for table in tables]))
+    assert both["classes"] == 5 and both["records"] == value(tables[0])["records"]

@@ -293,3 +293,11 @@ def test_overlap_by_hand():
     assert metrics.overlap([0.0, 0.09], [0.1, 0.95]) == 0
     assert metrics.overlap([0.05, 0.15, 0.15, 0.95], [0.01, 0.02, 0.12, 0.99]) == pytest.approx(0.75)
     assert metrics.overlap([0.05, 0.15], [0.15, 0.05], bins=2) == 1
+
+
+def test_overlap_interval_sees_a_difference_and_only_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(400), rng.random(300)
+    same, other = (metrics.overlap_interval(a, each, rng, 200) for each in (b, b**3))
+    assert same["overlap"] == metrics.overlap(a, b) and abs(same["overlap"] - same["if_alike"]) < 0.06
+    assert other["overlap"] < other["if_alike"] - 0.2 and other["low"] < other["overlap"] < other["high"] < 0.9

@@ -14,9 +14,9 @@ from mialib import config
 from mialib.results import published
 
 PATHS = sorted(jobs.NOTEBOOKS.glob("*.ipynb"))
-CELL_TYPES = {"published": float, "value": float, "low": float, "high": float} | dict.fromkeys(
-    ("dataset", "model", "setting", "metric", "note"), str
-)
+CELL_TYPES = dict.fromkeys(("published", "std", "tolerance", "value", "low", "high", "chance"), float)
+CELL_TYPES |= dict.fromkeys(("dataset", "model", "setting", "metric", "point_verdict", "cause", "note"), str)
+CELL_TYPES["primary"] = bool
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -199,3 +199,10 @@ def check_record(record, stem, profile):
             assert math.isfinite(cell["value"]) and math.isfinite(cell["published"])
         if None not in (cell["low"], cell["high"]):
             assert cell["low"] <= cell["high"]
+    # Every number of its own table has one primary reading, or is not computed.
+    name = "_".join(stem.split("_")[1:3])
+    for row in published.load(name).dropna(subset="published").itertuples() if name in published.tables() else ():
+        key = row.dataset, ", ".join(filter(None, (row.setting, row.primary))), row.metric
+        met = [cell for cell in record["cells"] if (cell["dataset"], cell["setting"], cell["metric"]) == key]
+        assert [cell["primary"] for cell in met] == [True], key
+        assert met[0]["value"] is not None or met[0]["cause"], key

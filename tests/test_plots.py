@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from mialib import metrics
-from mialib.results import plots
+from mialib.results import plots, tables
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,18 @@ def answers():
     return table.assign(panel=["all"] * 40 + ["correct"] * 20)
 
 
+def errors():
+    """A ranking of 8 members and 20 non-members, and one that finds half of the members before any non-member."""
+    member = np.arange(28) < 8
+    early = np.where(np.arange(28) < 4, 100, np.arange(28) % 7)
+    parts = [
+        tables.roc({"panel": "P", "tier": "R", "label": "random"}, member, np.arange(28) * 5 % 28),
+        tables.roc({"panel": "P", "tier": "R", "label": "early"}, member, early),
+    ]
+    simulated = parts[0].assign(panel="Q", tier="M")
+    return (pd.concat([*parts, simulated], ignore_index=True),)
+
+
 # name -> (tables it takes, what it is called with them)
 def courses():
     values = {
@@ -100,6 +112,7 @@ def courses():
 
 
 CALLS = {
+    "roc": (errors, plots.roc),
     "cdf": (curves, lambda table, published: plots.cdf(table, "precision", published)),
     "by_class_lines": (by_size, plots.by_class_lines),
     "sizes": (by_size, plots.sizes),
@@ -135,11 +148,11 @@ def test_panels_say_whether_they_are_simulated(name):
         hatched = ax.patch.get_hatch() is not None
         assert ("[M, simulated]" in ax.get_title()) == hatched
         assert ax.get_title()
-    simulated = {"cdf": 1, "settling": 1, "boxes": 1, "scatters": 3, "histograms": 2}
+    simulated = {"cdf": 1, "roc": 1, "settling": 1, "boxes": 1, "scatters": 3, "histograms": 2}
     simulated = (simulated | {"confidence_vectors": 1}).get(name, 0)
     assert sum(ax.patch.get_hatch() is not None for ax in figure.axes) == simulated
     if figure.legends:
-        assert ("simulated data" in texts(figure)) == (simulated > 0)
+        assert ("ours simulated" in texts(figure)) == (simulated > 0)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -169,11 +182,11 @@ def test_cdf_draws_the_shares_of_classes_and_the_published_curve():
     looks = [(line.get_color(), line.get_marker()) for line in first.lines]
     assert looks[0] == looks[1] != looks[2] != looks[3]
     assert first.lines[0].get_linestyle() == "-" != first.lines[1].get_linestyle()
-    assert texts(figure) == ["a", "b", "c", "ours", "published", "simulated data"]
+    assert texts(figure) == ["a", "b", "c", "ours", "published", "ours simulated"]
 
 
 def test_cdf_alone_has_no_word_of_published_curves():
-    assert texts(plots.cdf(curves()[0], "precision")) == ["a", "b", "simulated data"]
+    assert texts(plots.cdf(curves()[0], "precision")) == ["a", "b", "ours simulated"]
 
 
 @pytest.mark.parametrize(("panels", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])
@@ -244,11 +257,26 @@ def test_scatters_draw_all_classes_on_shared_axes_with_the_correlation():
         top, bottom = figure.axes[i], figure.axes[i + 3]
         assert np.array_equal(np.concatenate(points(top)), table[[x, y]].dropna())
         assert (top.get_xlim(), top.get_ylim()) == (bottom.get_xlim(), bottom.get_ylim())
-        assert top.get_title().endswith(f"r = 0.50 (0.{i + 1}0 to 0.90)")
+        rows = table[[x, y]].dropna().assign(n=table["n_classes"]).groupby("n")
+        within = ", ".join(f"{count}:\xa0{np.corrcoef(part[x], part[y])[0, 1]:.2f}" for count, part in rows)
+        assert top.get_title().endswith(f"r = 0.50 (0.{i + 1}0 to 0.90)\nwithin {within}")
         assert bottom.get_title() == f"published\nr = 0.50 (0.{i + 1}0 to 0.90)"
     assert len(plots.scatters(table, None, correlations[:3]).axes) == 3
     with pytest.raises(ValueError, match="no row for published, right"):
         plots.scatters(table, published, correlations[:5])
+
+
+def test_titles_of_scatters_with_four_class_counts_lie_within_the_figure_and_apart():
+    table, _, correlations = classes()
+    parts = [table.iloc[:10].assign(n_classes=count, tier="S") for count in (10, 20, 50, 100)]
+    figure = plots.scatters(pd.concat(parts), None, correlations)
+    figure.canvas.draw()
+    titles = [ax.title.get_window_extent() for ax in figure.axes]
+    assert all(figure.axes[i].get_title().count(":\xa0") == 4 for i in range(3))
+    assert (
+        titles[0].x0 >= 0 and titles[2].x1 <= figure.bbox.width and max(box.y1 for box in titles) <= figure.bbox.height
+    )
+    assert not titles[0].overlaps(titles[1]) and not titles[1].overlaps(titles[2])
 
 
 def test_histograms_draw_the_shares_and_say_how_far_they_overlap():
@@ -268,7 +296,7 @@ def test_histograms_draw_the_shares_and_say_how_far_they_overlap():
     overlap = metrics.overlap(inside, outside)
     assert first.get_title() == f"10 classes\n[R]\noverlap {overlap:.2f}, published 0.50"
     assert [len(ax.containers) for ax in figure.axes] == [4, 2, 2, 2]
-    assert texts(plots.histograms(table, None)) == ["members", "non-members", "simulated data"]
+    assert texts(plots.histograms(table, None)) == ["members", "non-members", "ours simulated"]
 
 
 def test_histograms_of_members_alone_have_no_overlap():
@@ -284,7 +312,7 @@ def test_confidence_vectors_draw_members_and_non_members_on_a_log_scale():
     np.testing.assert_allclose(points(correct)[0], [(k, 0.5**k) for k in range(20)])
     assert [len(part) for part in points(wrong)] == [20, 0] and "20 undefined left out" in wrong.get_title()
     assert correct.get_yscale() == "log" and {line.get_marker() for line in correct.lines} == {"x", "o"}
-    assert texts(figure) == ["members", "non-members", "simulated data"]
+    assert texts(figure) == ["members", "non-members", "ours simulated"]
 
 
 def test_confidence_histograms_draw_shares_and_leave_out_an_empty_side():
@@ -308,7 +336,76 @@ def test_training_draws_the_attack_on_each_subset_and_the_target_everywhere():
     assert drawn[0][:2] == [[0.5, 0.6, 0.7], [0.4, 0.3, 0.2]]
     assert drawn[1][:2] == [[0.51, 0.52, 0.53], [0.9, 0.8, 0.7]]
     assert drawn[0][2:] == drawn[1][2:] == [[0.7, 0.8, 0.9], [0.6, 0.7, 0.6]]
-    assert texts(figure)[:2] == ["attack, balanced accuracy", "attack, FAR (FPR)"]
+    assert texts(figure)[:2] == ["attack, balanced accuracy, with its interval", "attack, FAR (FPR)"]
+
+
+def test_training_marks_where_the_learning_rate_falls():
+    figure = plots.training(*courses(), drops={"A": (3, 5)})
+    upright = [[line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1] for ax in figure.axes]
+    assert upright == [[3, 5], [3, 5], [], []] and "learning rate falls" in texts(figure)
+    assert "learning rate falls" not in texts(plots.training(*courses()))
+
+
+def test_roc_draws_what_is_known_on_logarithmic_axes():
+    figure = plots.roc(*errors())
+    first, second = figure.axes
+    assert (first.get_xscale(), first.get_yscale()) == ("log", "log")
+    assert first.get_title() == "P\n[R]\n20 non-members" and second.get_title().startswith("Q\n[M, simulated]")
+    random, early, chance = points(first)
+    assert min(random[:, 0]) == min(early[:, 0]) == 1 / 20 == first.get_xlim()[0]  # below it nothing is known
+    assert chance.tolist() == [[1 / 20, 1 / 20], [1, 1]]
+    at_one = early[early[:, 0] == 1 / 20, 1].max()
+    assert at_one >= 0.5 and early[-1].tolist() == random[-1].tolist() == [1, 1]  # found before any false alarm
+    member, score = np.arange(28) < 8, np.arange(28) * 5 % 28
+    for fpr, tpr in random:
+        reached = [(score[member] >= s).mean() for s in score if (score[~member] >= s).mean() <= fpr + 1e-9]
+        assert tpr <= max(reached) + 1e-9 and tpr in [(score[member] >= s).mean() for s in score]
+    assert {line.get_drawstyle() for line in first.lines[:2]} == {"steps-post"}
+    assert texts(figure) == ["random", "early", "chance", "ours simulated"]
+    table = errors()[0]
+    table.loc[0, "non_members"] = 21
+    with pytest.raises(ValueError, match="'P' has several numbers of non-members"):
+        plots.roc(table)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_line_under_a_figure_lets_it_stand_alone(name):
+    figure, said = (
+        drawn(name),
+        "Location [R], 1,200 records; 5 targets, 60 shadows; interval: Student's t over targets. ",
+    )
+    before = texts(figure) if figure.legends else []
+    assert plots.about(figure, said * 2) is figure
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    title = legend.get_title()
+    assert " ".join(title.get_text().split()).endswith((said * 2).strip()) and texts(figure) == before
+    box = title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0
+    own = [ax.get_legend() for ax in figure.axes if ax.get_legend()]
+    for part in (*figure.axes, *own):
+        assert not box.overlaps(part.get_window_extent())
+
+
+def test_dots_draw_the_published_spread_thin_beside_its_value():
+    table = pd.DataFrame({"label": ["a", "b"], "tier": "R", "value": [0.6, 0.7], "low": [0.5, 0.6], "high": [0.7, 0.8]})
+    figure = plots.dots(table.assign(published=[0.55, 0.65], std=[0.02, math.nan]), "x")
+    thin, thick = sorted(figure.axes[0].collections[:2], key=lambda each: each.get_linewidth()[0])
+    assert thin.get_segments()[0][:, 0] == pytest.approx([0.53, 0.57])
+    assert thick.get_segments()[0][:, 0] == pytest.approx([0.5, 0.7])
+    assert "published SD" in texts(figure)
+    assert "published SD" not in texts(plots.dots(table.assign(published=0.5), "x"))
+
+
+@pytest.mark.parametrize("name", ["cdf", "training", "roc", "confidence_histograms"])
+def test_a_star_is_explained_in_every_figure(name):
+    star = "off printed accuracies"
+    given, call = CALLS[name]
+    table, *others = given()
+    column = "target" if name == "training" else "panel"
+    assert star not in texts(call(table, *others))
+    others = [other.assign(panel=other["panel"] + "*") for other in others]
+    assert star in texts(call(table.assign(**{column: table[column] + "*"}), *others))
 
 
 @pytest.mark.parametrize("name", CALLS)

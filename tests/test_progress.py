@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mialib import runs
+from mialib import config, runs
 from mialib.attacks import known
 from mialib.models import targets
 from mialib.models.targets import Target
@@ -53,8 +53,8 @@ def watched(monkeypatch):
     return tiny
 
 
-def test_by_epoch_and_stopping(watched):
-    assert experiments.watched("demo") == ["mnist-lenet"]
+def test_by_epoch_and_stopping(watched, monkeypatch):
+    monkeypatch.setitem(experiments.SIZES["watched"], "demo", ["mnist-lenet"])
     with pytest.raises(ValueError, match="run `python -m mialib targets mnist-lenet --profile demo`"):
         experiments.by_epoch("mnist-lenet", "demo", 0)
     targets.train("mnist-lenet", watched, "demo")
@@ -66,3 +66,11 @@ def test_by_epoch_and_stopping(watched):
     assert stopped["epoch"].tolist()[::2] == [2, 4]
     test = table[table.metric == "test_acc"].set_index("epoch")["value"]
     assert stopped["epoch"].iloc[1] == test.idxmax()
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_only_trainings_that_take_hours_are_watched(profile):
+    for name in experiments.watched(profile):
+        target = experiments.target(name, profile)
+        assert target.epochs and name == experiments.trained_as(name)
+        assert target.network in ("lenet", "alexnet", "densenet-22-12")

@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+import re
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics as skm
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.dummy import DummyClassifier
 
 from mialib import config
 from mialib.results import published
@@ -18,14 +21,14 @@ RERUN = "Shokri et al. (csong27 code, 10 shadows, re-run by ML-Leaks)"
 
 
 def result(value=0.7, metric="attack_precision", **more):
-    """A result on Location, which Table II prints at .678."""
-    base = {"dataset": "Location", "setting": "all", "metric": metric, "value": value, "tier": "R"}
-    return base | {"low": 0.4, "high": 0.9} | more
+    """A result on Texas-100, whose attack precision Table II prints as .657, with an interval that is its value."""
+    base = {"dataset": "Texas-100", "setting": "all", "metric": metric, "value": value, "tier": "R"}
+    return base | {"low": value, "high": value} | more
 
 
 def cell(*args, **more):
     cells = published.compare([result(*args, **more)], "shokri_table2")
-    return next(c for c in cells if c["dataset"] == "Location" and c["metric"] == "attack_precision")
+    return next(c for c in cells if c["dataset"] == "Texas-100" and c["metric"] == "attack_precision")
 
 
 @pytest.mark.parametrize(
@@ -33,12 +36,12 @@ def cell(*args, **more):
     [
         ("shokri_table2", 27, "Purchase-100", "all", "attack_precision", 0.935),
         ("shokri_table3", 92, "Texas-100", "Temperature t=20", "attack_recall", 0.76),
-        ("mlleaks_fig1_adversary1_vs_shokri", 48, "Location", RERUN, "attack_precision", 0.88),
+        ("mlleaks_fig1_adversary1_vs_shokri", 48, "Location", RERUN, "attack_macro_precision", 0.88),
     ],
 )
 def test_load_gives_the_printed_numbers(name, rows, dataset, setting, metric, value):
     table = published.load(name)
-    columns = ["dataset", "model", "setting", "metric", "published", "tolerance", "source"]
+    columns = ["dataset", "model", "setting", "metric", "published", "std", "tolerance", "primary", "source"]
     assert list(table.columns) == columns
     assert len(table) == rows
     match = table[(table.dataset == dataset) & (table.setting == setting) & (table.metric == metric)]
@@ -154,6 +157,7 @@ def test_what_tables_4_to_7_imply_is_the_derived_table():
 
 def test_a_dash_is_no_number_and_gets_no_verdict():
     ours = {"dataset": "CIFAR-10", "setting": "DenseNet, misclassified", "metric": "train_confidence", "tier": "R"}
+    ours["variant"] = "predicted class"
     cells = published.compare([ours | {"value": 0.6, "low": 0.5, "high": 0.7}], "rezaei_table4")
     (found,) = [c for c in cells if c["value"] is not None]
     assert (found["published"], found["verdict"], found["note"]) == (None, "not comparable", "no published number")
@@ -472,20 +476,84 @@ def test_no_results_leaves_every_published_number_standing():
     cells = published.compare([], "shokri_table3")
     assert [c["published"] for c in cells] == published.load("shokri_table3")["published"].tolist()
     assert {c["note"] for c in cells} == {"not computed in this run"}
-    assert published.counts(cells) == {"reproduced": 0, "differs": 0, "not comparable": 92}
+    assert published.counts(cells) == {"reproduced": 0, "differs": 0, "undecided": 0, "not comparable": 92}
+
+
+ENDS = st.floats(-2, 2)
+
+
+@given(ENDS, ENDS, st.floats(0, 1), st.floats(0, 0.5))
+def test_verdict_is_where_the_interval_lies(low, high, published_value, tolerance):
+    """The same by looking at points: all of them within, none of them within, or some."""
+    low, high = sorted((low, high))
+    inside = [low, high, *(x for x in (published_value - tolerance, published_value + tolerance) if low <= x <= high)]
+    within = {round(abs(x - published_value), 9) <= round(tolerance, 9) for x in inside}
+    if low < published_value < high:
+        within.add(True)
+    expected = "undecided" if len(within) == 2 else "reproduced" if within == {True} else "differs"
+    if not any(math.isclose(abs(x - published_value), tolerance, abs_tol=3e-9) for x in inside):
+        assert published.verdict(low, high, published_value, tolerance) == expected
+    assert published.verdict(None, high, published_value, tolerance) == "undecided"
+    assert published.verdict(low, None, published_value, tolerance) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.657, 0.657, "reproduced"),
+        (0.607, 0.707, "reproduced"),  # the tolerance itself is inside, whatever the binary fractions say
+        (0.607, 0.7071, "undecided"),
+        (0.6069, 0.66, "undecided"),
+        (0.1, 0.9, "undecided"),  # around the whole of it
+        (0.5, 0.607, "undecided"),  # touches it
+        (0.5, 0.6069, "differs"),
+        (0.7071, 0.8, "differs"),
+        (math.nan, math.nan, "undecided"),
+        (None, 0.66, "undecided"),
+        (0.65, math.inf, "undecided"),
+    ],
+)
+def test_verdict_takes_the_whole_interval(low, high, verdict):
+    found = cell(0.66, low=low, high=high)
+    assert (found["verdict"], found["point_verdict"]) == (verdict, "reproduced")
+    causes = {
+        "undecided": "the interval crosses the tolerance"
+        if None not in (found["low"], found["high"])
+        else "no interval"
+    }
+    assert found["cause"] == causes.get(verdict, "")
+    assert found["note"] == "; ".join(filter(None, (found["cause"], "tolerance 0.05")))
 
 
 @given(st.floats(0, 1))
-def test_verdict_follows_the_tolerance(value):
+def test_the_verdict_of_the_point_follows_the_tolerance(value):
     found = cell(value)
-    assert found["verdict"] == ("reproduced" if abs(value - 0.678) <= 0.05 + 5e-10 else "differs")
-    assert found["note"] == "tolerance 0.05"
+    assert found["point_verdict"] == ("reproduced" if abs(value - 0.657) <= 0.05 + 5e-10 else "differs")
+    assert found["verdict"] == found["point_verdict"]  # the interval is the point
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(0.728, "reproduced"), (0.628, "reproduced"), (0.7281, "differs")])
+@pytest.mark.parametrize(("value", "verdict"), [(0.707, "reproduced"), (0.607, "reproduced"), (0.7071, "differs")])
 def test_the_tolerance_itself_is_inside(value, verdict):
-    assert abs(0.628 - 0.678) > 0.05  # in binary fractions
-    assert cell(value)["verdict"] == verdict
+    assert abs(0.707 - 0.657) != 0.05  # in binary fractions
+    assert cell(value)["verdict"] == cell(value)["point_verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ({"classes": 4}, "fewer than 5 classes"),
+        ({"records": 19}, "fewer than 20 records"),
+        ({"classes": 1, "records": 3}, "fewer than 5 classes; fewer than 20 records"),
+        ({"classes": 5, "records": 20}, ""),
+        ({"classes": math.nan, "records": None}, ""),  # not an interval over classes
+        ({"classes": np.int64(4)}, "fewer than 5 classes"),
+    ],
+)
+def test_too_few_classes_or_records_bear_no_verdict(more, cause):
+    found = cell(0.66, **more)
+    assert found["cause"] == cause
+    assert found["verdict"] == ("not comparable" if cause else "reproduced")
+    assert found["point_verdict"] == "reproduced"
 
 
 @pytest.mark.parametrize(
@@ -502,9 +570,10 @@ def test_the_tolerance_itself_is_inside(value, verdict):
     ],
 )
 def test_what_cannot_be_compared_gets_no_verdict(more, note):
-    assert cell(0.678)["verdict"] == "reproduced"
-    found = cell(**{"value": 0.678} | more)
-    assert (found["verdict"], found["note"]) == ("not comparable", note)
+    assert cell(0.657)["verdict"] == "reproduced"
+    found = cell(**{"value": 0.657} | more)
+    assert (found["verdict"], found["point_verdict"], found["note"]) == (*["not comparable"] * 2, note)
+    assert found["cause"] == note.removesuffix("; 3 targets")
 
 
 def test_a_cell_says_what_was_run():
@@ -512,7 +581,7 @@ def test_a_cell_says_what_was_run():
     assert tuple(found) == published.CELL
     assert found["model"] == "MLP 128"
     assert found["tier"] == "S"
-    assert found["published"] == 0.678
+    assert (found["published"], found["std"], found["tolerance"], found["primary"]) == (0.657, None, 0.05, True)
     assert found["note"] == "tolerance 0.05; published for Google Prediction API; 5 targets"
     assert cell()["model"] == "Google Prediction API"
     json.dumps(found, allow_nan=False)
@@ -521,37 +590,80 @@ def test_a_cell_says_what_was_run():
 def test_ours_without_a_published_number_is_kept():
     cells = published.compare([result(0.9, metric="auc")], "shokri_table2")
     assert len(cells) == 28
-    assert cells[-1] == {
-        "dataset": "Location",
-        "model": "",
-        "setting": "all",
-        "metric": "auc",
-        "published": None,
-        "value": 0.9,
-        "low": 0.4,
-        "high": 0.9,
-        "tier": "R",
-        "verdict": "not comparable",
-        "note": "no published number",
-    }
+    last = {"dataset": "Texas-100", "model": "", "setting": "all", "metric": "auc", "value": 0.9, "tier": "R"}
+    last |= dict.fromkeys(("published", "std", "tolerance", "chance")) | {"low": 0.9, "high": 0.9, "primary": False}
+    last |= dict.fromkeys(("verdict", "point_verdict"), "not comparable")
+    assert cells[-1] == last | dict.fromkeys(("cause", "note"), "no published number")
 
 
-def test_variants_share_one_published_number():
-    ours = [result(0.68, variant="1,200 records"), result(0.9, variant="1,600 records")]
-    cells = [c for c in published.compare(ours, "shokri_table2") if c["value"] is not None]
-    assert [c["setting"] for c in cells] == ["all, 1,200 records", "all, 1,600 records"]
-    assert [c["published"] for c in cells] == [0.678, 0.678]
-    assert [c["verdict"] for c in cells] == ["reproduced", "differs"]
+TOY = "dataset,model,setting,metric,value,std,tolerance,primary,source\nA,m,s,attack_precision,.68,.1,.05,{},t"
+
+
+def toy(folder, ours, primary="honest"):
+    (folder / "toy_table1.csv").write_text(TOY.format(primary))
+    base = {"dataset": "A", "setting": "s", "metric": "attack_precision", "tier": "R"}
+    return published.compare(
+        [base | {"variant": name, "value": value, "low": value, "high": value} for name, value in ours.items()],
+        "toy_table1",
+    )
+
+
+def test_variants_share_one_published_number_and_one_is_primary(folder):
+    cells = toy(folder, {"honest": 0.68, "best": 0.9, "": 0.7})
+    assert [c["setting"] for c in cells] == ["s, honest", "s, best", "s"]
+    assert [(c["published"], c["std"]) for c in cells] == [(0.68, 0.1)] * 3
+    assert [c["verdict"] for c in cells] == ["reproduced", "differs", "reproduced"]
+    assert [c["primary"] for c in cells] == [True, False, False]
+    assert published.counts(cells) == {"reproduced": 1, "differs": 0, "undecided": 0, "not comparable": 0}
+
+
+def test_the_primary_reading_that_is_missing_is_not_computed(folder):
+    cells = toy(folder, {"best": 0.68})
+    assert [(c["setting"], c["primary"], c["verdict"]) for c in cells] == [
+        ("s, best", False, "reproduced"),
+        ("s, honest", True, "not comparable"),
+    ]
+    assert cells[1]["note"] == "not computed in this run" and cells[1]["value"] is None
+    assert published.headline(cells) == (
+        "1 published number: 0 reproduced, 0 differ, 0 undecided, 1 not comparable (not computed in this run: 1)."
+    )
+    assert [c["primary"] for c in toy(folder, {"": 0.68}, primary="")] == [True]
+    assert toy(folder, {}) == cells[1:]
+
+
+@pytest.mark.parametrize("name", published.tables())
+def test_every_published_number_has_one_primary_reading_whatever_was_run(name):
+    """Results in every variant that the table names, in one that it does not, or in none."""
+    table = published.load(name)
+    base = {"value": 0.5, "low": 0.4, "high": 0.6, "tier": "R"}
+    for variants in ([], ["", "other"], ["other", *table["primary"].unique()]):
+        ours = [
+            {key: row[key] for key in ("dataset", "setting", "metric")} | base | {"variant": variant}
+            for row in table.to_dict("records")
+            for variant in dict.fromkeys(variants)
+        ]
+        primary = [cell for cell in published.compare(ours, name) if cell["primary"]]
+        keys = table[["dataset", "setting", "metric", "primary"]].itertuples(index=False, name=None)
+        assert [(c["dataset"], c["setting"], c["metric"]) for c in primary] == [
+            (data, ", ".join(filter(None, (setting, variant))), metric) for data, setting, metric, variant in keys
+        ]
+        assert sum(published.counts(primary).values()) == table["published"].notna().sum()
+        there = table["primary"].isin(variants)
+        assert [c["cause"] != "not computed in this run" for c in primary] == there.tolist()
 
 
 @pytest.mark.parametrize(
     ("ours", "message"),
     [
-        ([result(), result()], "two results for Location, all, attack_precision"),
+        ([result(), result()], "two results for Texas-100, all, attack_precision"),
         ([result(metric="auc", variant="a"), result(metric="auc", variant="a")], "two results for .* a"),
         ([result(tier="X")], "unknown tier 'X'; valid tiers: R, S, M"),
         ([result(published=0.5)], "unknown keys published"),
-        ([{"dataset": "Location", "tier": "R"}], "lacks setting, metric, value, low, high"),
+        (
+            [result(low=0.6, high=0.5)],
+            "interval of Texas-100, all, attack_precision ends at 0.5 before it begins at 0.6",
+        ),
+        ([{"dataset": "Texas-100", "tier": "R"}], "lacks setting, metric, value, low, high"),
     ],
 )
 def test_bad_results_are_refused(ours, message):
@@ -560,14 +672,15 @@ def test_bad_results_are_refused(ours, message):
 
 
 def test_scorecard_and_counts():
-    cells = published.compare([result(0.68), result(0.5, metric="target_test_acc")], "shokri_table2")
+    cells = published.compare([result(0.68), result(0.4, metric="target_test_acc")], "shokri_table2")
     table = published.scorecard(cells)
     assert list(table.columns) == [
-        "dataset", "setting", "metric", "published", "ours", "low", "high", "tier", "verdict"
+        "dataset", "setting", "metric", "published", "std", "ours", "low", "high", "tier", "reading", "verdict",
+        "point_verdict",
     ]  # fmt: skip
     assert len(table) == 27
-    assert table["ours"].dropna().tolist() == [0.5, 0.68]
-    assert published.counts(cells) == {"reproduced": 1, "differs": 1, "not comparable": 25}
+    assert table["ours"].dropna().tolist() == [0.4, 0.68] and set(table["reading"]) == {"primary"}
+    assert published.counts(cells) == {"reproduced": 1, "differs": 1, "undecided": 0, "not comparable": 25}
     assert published.scorecard([]).empty
 
 
@@ -582,11 +695,11 @@ def test_a_published_number_near_chance_is_pointed_out():
 
 
 def test_side_by_side_keeps_order_and_says_what_is_simulated():
-    simulated = [result(0.7), result(0.9, dataset="Purchase-2", tier="M")]
+    simulated = [result(0.7, dataset="MNIST"), result(0.9, dataset="Purchase-2", tier="M")]
     table = published.side_by_side(published.compare(simulated, "shokri_table2"))
     assert table.index[0] == ("Adult", "-", "all") and ("Purchase-2", "simulated", "all") in table.index
-    assert table.loc[("Location", "real", "all"), ("attack_precision", "ours")] == 0.7
-    assert table.loc[("Location", "real", "all"), ("attack_precision", "published")] == 0.678
+    assert table.loc[("MNIST", "real", "all"), ("attack_precision", "ours")] == 0.7
+    assert table.loc[("MNIST", "real", "all"), ("attack_precision", "published")] == 0.517
 
 
 def test_gap_precision_is_the_derived_table():
@@ -609,3 +722,119 @@ def test_what_notebooks_say_of_printed_numbers():
     assert len(rows) == 12 and (rows["implied"].to_numpy() < others).all()
     assert [round(each, 3) for each in (rows["implied"].min(), rows["implied"].max())] == [0.526, 0.780]
     assert [round(each, 3) for each in (others.min(), others.max())] == [0.772, 0.919]
+
+
+# --- chance ---------------------------------------------------------------------------------------------------------
+
+
+def guesser(members, strategy="constant", **more):
+    """Truth and what scikit-learn's dummy says of 6,000 records of which a share is members."""
+    y = np.arange(6000) < round(6000 * members)
+    return y, DummyClassifier(strategy=strategy, **more).fit(np.zeros((6000, 1)), y).predict(np.zeros((6000, 1)))
+
+
+@pytest.mark.parametrize("members", [1 / 6, 0.5, 5 / 6])
+def test_baseline_is_what_a_dummy_classifier_reaches(members):
+    y, called = guesser(members, constant=True)
+    assert called.all()
+    rates = {
+        "attack_precision": skm.precision_score(y, called),
+        "class_precision_mean": skm.precision_score(y, called),
+        "class_precision_p50_points": skm.precision_score(y, called),
+        "precision_member": skm.precision_score(y, called),
+        "attack_recall": skm.recall_score(y, called),
+        "class_recall_p10": skm.recall_score(y, called),
+        "recall_member": skm.recall_score(y, called),
+        "attack_f1": skm.f1_score(y, called),
+        "attack_balanced_acc": skm.balanced_accuracy_score(y, called),
+        "attack_balanced_acc@layer-1": skm.balanced_accuracy_score(y, called),
+        "grad_w_attack_balanced_acc": skm.balanced_accuracy_score(y, called),
+        "balanced_acc": skm.balanced_accuracy_score(y, called),
+    }
+    nobody = guesser(members, constant=False)
+    rates["recall_nonmember"] = skm.recall_score(*nobody, pos_label=False)
+    rates["precision_nonmember"] = skm.precision_score(*nobody, pos_label=False)
+    larger = guesser(members, "most_frequent")
+    rates |= dict.fromkeys(("attack_acc", "attack_total_acc"), skm.accuracy_score(*larger))
+    assert {metric: published.baseline(metric, members) for metric in rates} == pytest.approx(rates)
+
+
+def test_averages_over_both_sides_are_a_coin():
+    y, called = guesser(0.5, "uniform", random_state=0)
+    for metric, score in (("macro_precision", skm.precision_score), ("macro_recall", skm.recall_score)):
+        assert published.baseline(metric) == pytest.approx(score(y, called, average="macro"), abs=0.02)
+
+
+def test_every_published_metric_has_its_baseline_or_none():
+    metrics = {metric for name in published.tables() for metric in published.load(name)["metric"]}
+    without = {metric for metric in metrics if published.baseline(metric) is None}
+    expected = r"(.*_)?far(@.*)?|target_.*|synthesis_.*|.*_overlap|.*_correlation|mean_gap|.*_confidence|.*_distance_l2"
+    assert without == {metric for metric in metrics if re.fullmatch(expected, metric)}
+
+
+def test_what_guessing_reaches_too_is_counted_apart():
+    base = {"setting": "AlexNet, all", "dataset": "CIFAR-100", "tier": "R", "variant": "honest selection"}
+    printed = published.load("rezaei_table1").query("setting == 'AlexNet, all'").set_index("metric")["published"]
+    ours = [
+        base | {"metric": metric, "value": value, "low": value, "high": value, "members": 5 / 6}
+        for metric, value in printed.items()
+        if metric.startswith("attack_")
+    ]
+    cells = published.compare(ours, "rezaei_table1")
+    found = {cell["metric"]: "chance" in cell["note"] for cell in cells if cell["value"] is not None}
+    both = {"attack_acc", "attack_f1"}  # 5/6 for .8262 and 10/11 for .8921
+    assert found == {metric: metric in both for metric in found} and len(found) == 6
+    assert published.counts(cells)["reproduced"] == 6 and published.guessed(cells) == 2
+    assert "6 reproduced (2 of them reached by guessing too), 0 differ" in published.headline(cells)
+    moved = [result | {"value": 0.2, "low": 0.1, "high": 0.3} for result in ours]
+    assert published.guessed(published.compare(moved, "rezaei_table1")) == 0  # only reproduced ones
+
+
+FARS = [
+    ("attack_far", "attack_balanced_acc", "rezaei_table4", "AlexNet, all"),
+    ("attack_far@layer-1", "attack_balanced_acc@layer-1", "rezaei_table5", "AlexNet, all"),
+    ("grad_x_attack_far", "grad_x_attack_balanced_acc", "rezaei_table7", "AlexNet, correct"),
+    ("far", "balanced_acc", "rezaei_table2", "1:1, MI Attack"),
+]
+
+
+@pytest.mark.parametrize(("far", "balanced", "name", "setting"), FARS)
+@pytest.mark.parametrize(
+    ("low", "high", "judged"),
+    [(0.51, 0.6, True), (0.3, 0.49, True), (0.49, 0.6, False), (0.5, 0.6, False), (None, None, False)],
+)
+def test_a_far_needs_an_attack_that_tells_apart(far, balanced, name, setting, low, high, judged):
+    table = published.load(name).query("dataset == 'CIFAR-100' and setting == @setting and metric == @far")
+    value = table["published"].item()
+    base = {"dataset": "CIFAR-100", "setting": setting, "tier": "R"}
+    beside = base | {"metric": balanced, "value": 0.55, "low": low, "high": high}
+    ours = base | {"metric": far, "value": value, "low": value, "high": value}
+
+    def verdict(*results):
+        (found,) = [c for c in published.compare(results, name) if c["metric"] == far and c["value"] is not None]
+        assert found["point_verdict"] == "reproduced"
+        assert found["cause"] == "" or "balanced accuracy" in found["cause"]
+        return found["verdict"]
+
+    expected = "reproduced" if judged else "not comparable"
+    assert verdict(ours, beside) == expected
+    assert verdict(ours) == "not comparable"
+    assert verdict(ours | {"variant": "a"}, beside | {"variant": "b"}) == "not comparable"
+    # The nearest reading that says no more than the FAR's own counts, not another one.
+    swapped = ours | {"variant": "released-code, labels swapped, as released, last epoch"}
+    other = {"low": 0.4, "high": 0.6} if judged else {"low": 0.7, "high": 0.8}
+    rows = [beside | other, beside | {"variant": "released-code, last epoch"}, beside | other | {"variant": "paper"}]
+    assert verdict(swapped, *rows) == expected
+
+
+def test_headline_counts_distinct_numbers_and_names_causes():
+    assert published.headline([]) == "No published numbers."
+    blank = {"published": 0.5, "primary": True, "chance": None, "tolerance": 0.1}
+    cells = [blank | {"verdict": "not comparable", "cause": cause} for cause in "aaaabbbccde"]
+    cells += [blank | {"verdict": verdict, "cause": ""} for verdict in ("reproduced", "differs", "undecided")]
+    cells += [cells[0] | {"primary": False}, cells[0] | {"published": None}]
+    assert published.headline(cells) == (
+        "14 published numbers: 1 reproduced, 1 differ, 1 undecided, 11 not comparable "
+        "(a: 4, b: 3, c: 2, other causes: 2)."
+    )
+    assert published.causes(cells, "not comparable") == {"a": 4, "b": 3, "c": 2, "d": 1, "e": 1}

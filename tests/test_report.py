@@ -120,8 +120,8 @@ def test_axis_labels_of_panels_keep_apart_and_the_legend_explains_the_star():
         extents = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(extents))
     assert extents[0].x0 >= 0 and extents[-1].x1 <= figure.bbox.x1
-    assert "cut-down target, no verdict" in texts(figure)
-    assert "cut-down target, no verdict" not in texts(plots.dots(rows(), "Attack precision"))
+    assert "off printed accuracies" in texts(figure)
+    assert "off printed accuracies" not in texts(plots.dots(rows(), "Attack precision"))
 
 
 def test_text_can_be_read_in_a_column():
@@ -226,7 +226,7 @@ def test_record_is_strict_json_with_the_schema(tmp_path, monkeypatch):
     assert len(record["cells"]) == 27
     assert {tuple(cell) for cell in record["cells"]} == {tuple(sorted(published.CELL))}
     mine = next(cell for cell in record["cells"] if cell["value"] is not None)
-    assert (mine["value"], mine["high"], mine["verdict"]) == (0.512346, None, "reproduced")
+    assert (mine["value"], mine["high"], mine["verdict"], mine["primary"]) == (0.512346, None, "undecided", True)
     assert record["run"]["data"] == {"adult": "ab12"}
 
 
@@ -282,7 +282,7 @@ def test_nothing_is_written_when_something_is_wrong(tmp_path, monkeypatch):
 def test_dots_marks_tiers_and_only_what_is_there():
     found = texts(plots.dots(rows(), "Attack precision", labels={"published": "Google"}))
     assert {"Adult  [R]", "MNIST  [S, substitute]", "Purchase-2  [M, simulated]"} <= set(found)
-    assert {"Google", "ours, 95 % interval", "gap attack, ours", "ZeroR (0.5)", "simulated data"} <= set(found)
+    assert {"Google", "ours, 95 % interval", "gap attack, ours", "ZeroR (0.5)", "ours simulated"} <= set(found)
     assert "published re-run" not in found
     real = texts(plots.dots(rows().head(2), "Attack precision", chance=None))
     assert not any("simulated" in text or "ZeroR" in text for text in real)
@@ -361,3 +361,54 @@ def test_a_compact_table_holds_every_row_on_a_line():
     assert html.count("\n<tr") == 602 == html.count("\n")  # two lines of headings
     assert "<td>0.501</td>" in html and "nan" not in html.lower()
     assert html.count("a &lt; b, " + "long " * 59) == 600
+
+
+def counted_cells():
+    """Cells of one record: two primary readings with a verdict, another reading, and three without a verdict."""
+    base = {"dataset": "A", "model": "NN", "published": 0.5, "primary": True, "chance": None, "tolerance": 0.05}
+    base |= dict.fromkeys(("std", "value", "low", "high"), 0.5) | {"setting": "s", "metric": "m", "tier": "R"}
+    base |= {"point_verdict": "differs", "note": "", "cause": ""}
+    verdicts = [
+        {"verdict": "reproduced", "chance": 0.5},
+        {"verdict": "differs"},
+        {"verdict": "differs", "primary": False},
+        {"verdict": "undecided", "cause": "no interval"},
+        {"verdict": "not comparable", "cause": "simulated data; few shadows"},
+        {"verdict": "not comparable", "cause": "few shadows"},
+        {"verdict": "not comparable", "cause": "no published number", "published": None},
+    ]
+    return [base | more for more in verdicts]
+
+
+def test_a_record_is_counted_by_distinct_numbers():
+    assert report.counted(counted_cells()) == {
+        "published numbers": 5,
+        "reproduced": 1,
+        "of them by guessing too": 1,
+        "differs": 1,
+        "undecided": 1,
+        "not comparable": 2,
+    }
+    said = "{count: reproduced} of {count: published numbers}, {count: of them by guessing too} by chance"
+    assert report.filled([said], counted_cells()) == ["1 of 5, 1 by chance"]
+    with pytest.raises(ValueError, match=r"\{count: same\} is none of published numbers, reproduced, of them by"):
+        report.filled(["{count: same}"], counted_cells())
+
+
+def test_overview_counts_what_remains_by_cause(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_FIGURES", str(tmp_path))
+    assert report.scorecard("demo").empty and report.remaining("demo").empty
+    for number, cells in enumerate((counted_cells(), counted_cells()[4:5])):
+        record = {"exhibit": f"Table {number}", "profile": "demo", "cells": cells}
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    assert report.scores("demo")["published numbers"].to_dict() == {"Table 0": 5, "Table 1": 1}
+    assert report.scorecard("demo").index.get_level_values("exhibit").value_counts().to_dict() == {
+        "Table 0": 5,
+        "Table 1": 1,
+    }
+    assert report.remaining("demo").values.tolist() == [
+        ["differs", "A, NN", 1, 1, "Table 0"],
+        ["undecided", "no interval", 1, 1, "Table 0"],
+        ["not comparable", "few shadows", 3, 1, "Table 0; Table 1"],
+        ["not comparable", "simulated data", 2, 0, "Table 0; Table 1"],
+    ]

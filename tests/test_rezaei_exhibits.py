@@ -1,5 +1,7 @@
 """What the tables and figures of Rezaei & Liu 2020 show of a target."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,16 +20,22 @@ def test_every_target_is_in_the_published_tables(name):
         cells = published.compare([ours], f"rezaei_table{number}")
         (cell,) = [cell for cell in cells if cell["value"] is not None]
         assert cell["published"] is not None
-        assert (cell["tier"], cell["verdict"], cell["setting"][-6:]) == ("S", "not comparable", "forest")
+        variant = ", ".join(filter(None, ("forest", experiments.variant(name, "demo"))))
+        assert (cell["tier"], cell["verdict"]) == ("S", "not comparable") and cell["setting"].endswith(variant)
         assert "demo profile" in cell["note"]
     assert datasets.load(experiments.targets("demo")[name].dataset, "demo").tier == "S"
 
 
-def test_a_number_of_ours_names_what_was_run():
-    ours = exhibits.printed("cifar-10-resnet", "laptop", "all", "attack_far", 0.8)
-    assert (ours["dataset"], ours["setting"], ours["model"]) == ("CIFAR-10", "ResNet, all", "ResNet-56")
-    assert (ours["tier"], ours["not_comparable"]) == ("R", "")
+def test_a_number_of_ours_names_what_was_run(monkeypatch):
+    monkeypatch.setattr(experiments, "operating_point", lambda name, profile: exhibits.printed_point(name))
+    ours = exhibits.printed("cifar-10-resnet", "paper", "all", "attack_far", 0.8)
+    assert (ours["dataset"], ours["setting"], ours["model"]) == ("CIFAR-10", "ResNet, all", "ResNet-110")
+    assert (ours["tier"], ours["not_comparable"], ours["variant"]) == ("R", "", "")
     assert exhibits.printed("cifar-10-alexnet", "paper", "all", "attack_far", 0.8)["model"] == "AlexNet"
+    reasons = exhibits.printed("mnist-lenet", "demo", "all", "attack_far", 0.8, not_comparable="another quantity")
+    assert reasons["not_comparable"] == "demo profile; another quantity"
+    late = exhibits.printed("cifar-100-alexnet", "demo", "all", "attack_far", 0.8, variant="honest selection")
+    assert late["variant"] == "honest selection, last epoch"
     assert exhibits.printed("cifar-10-densenet", "demo", "all", "attack_far", 0.8)["not_comparable"] == "demo profile"
     two = exhibits.printed("cifar-100-resnet", "demo", "", "far", 0.6, setting="1:1, MI Attack")
     assert [cell for cell in published.compare([two], "rezaei_table2") if cell["value"] is not None]
@@ -94,7 +102,45 @@ def test_unknown_subsets_are_refused():
         exhibits.of_subset(pd.DataFrame({"correct": [True]}), "right")
 
 
-def test_label_stars_what_gets_no_verdict():
-    assert exhibits.label("cifar-10-alexnet", "laptop") == "CIFAR-10 AlexNet"
-    assert exhibits.label("cifar-100-densenet", "laptop") == "CIFAR-100 DenseNet*"
+def test_label_stars_what_gets_no_verdict(monkeypatch):
+    monkeypatch.setattr(experiments, "operating_point", lambda name, profile: exhibits.printed_point(name))
+    assert exhibits.label("cifar-10-alexnet", "paper") == "CIFAR-10 AlexNet"
+    monkeypatch.setattr(experiments, "operating_point", lambda name, profile: (0.6, 0.5))
+    assert exhibits.label("cifar-100-densenet", "paper") == "CIFAR-100 DenseNet-190-40*"
+    assert exhibits.label("cifar-100-alexnet", "demo") == "CIFAR-100 AlexNet, last epoch*"
     assert all(exhibits.label(name, "demo").endswith("*") for name in experiments.targets("demo"))
+
+
+def test_what_is_another_quantity_gets_a_reason(monkeypatch):
+    trained, _ = fake_target(monkeypatch)
+    assert exhibits.another_distance(trained, "laptop", "correct", "released-code") == ""
+    for protocol in ("paper", "minimal"):
+        assert exhibits.another_distance(trained, "laptop", "correct", protocol).startswith("another quantity")
+    other = dataclasses.replace(trained, target=dataclasses.replace(trained.target, scale="imagenet"))
+    assert "another scale" in exhibits.another_distance(other, "laptop", "correct", "released-code")
+    lenet = dataclasses.replace(trained, name="mnist-lenet")
+    assert exhibits.another_distance(lenet, "laptop", "correct", "paper") == ""
+    assert "10 records" in exhibits.another_distance(lenet, "laptop", "correct", "released-code")
+    assert exhibits.another_distance(lenet, "laptop", "misclassified", "paper")
+    assert exhibits.fewer_records(trained, 49, 10) == "49 records of a class and side in place of 50"  # 50 there are
+    assert exhibits.fewer_records(trained, 50, 3) == "3 classes in place of 10"
+    assert exhibits.fewer_records(trained, 50, 1000) == ""
+    assert exhibits.searched_less("laptop", "best").startswith("1 and 1 random-search draws")
+    assert exhibits.searched_less("laptop", "honest") == exhibits.searched_less("paper", "best") == ""
+
+
+def test_rates_of_distances_name_the_printed_one(monkeypatch):
+    trained, _ = fake_target(monkeypatch)
+    row = pd.Series({"value": 0.5, "low": 0.4, "high": 0.6, "classes": 10, "records": 80, "members": 0.5})
+    cells = {m: exhibits.distance_cell(trained, "demo", "correct", "paper", m, row) for m in ("fnr", "fpr")}
+    assert cells["fnr"]["variant"] == "paper, labels swapped, as released" and cells["fnr"]["records"] == 80
+    assert "another quantity" in cells["fpr"]["not_comparable"] and cells["fpr"]["variant"] == "paper, corrected"
+
+
+def test_blind_rates_come_as_cells_and_table(monkeypatch):
+    trained, _ = fake_target(monkeypatch)
+    found = experiments.blind([trained], 0)  # all images alike: nothing can be found
+    cells = exhibits.blind_cells(found, "demo")
+    assert {cell["metric"] for cell in cells} == {"blind_balanced_acc", "blind_far"} and len(cells) == 12
+    assert {cell["variant"] for cell in cells} == {"", "shuffled"}
+    assert exhibits.blind_table(found).shape == (3, 4)

@@ -29,7 +29,8 @@ NOTEBOOKS = sorted((config.ROOT / "notebooks").glob("*.ipynb"))
 EXHIBITS = [path.stem for path in NOTEBOOKS if not path.stem.startswith("00")]
 RECORDS = {path.stem: json.loads(path.read_text()) for path in sorted(config.ROOT.glob("figures/*.json"))}
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-VALUES = ("Adult & <co>", "NN", "all", "precision", 0.5, 0.6, 0.5, 0.7, "R", "differs", "a note")
+VALUES = ("Adult & <co>", "NN", "all", "precision", 0.5, 0.02, 0.05, 0.6, 0.56, 0.7, "R", "differs", "differs", True)
+VALUES += (0.5, "", "a note")
 CELL = dict(zip(published.CELL, VALUES, strict=True))
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_CHROMIUM = "NOT TESTED IN A BROWSER: no Chromium or Chrome starts here; install one and run the tests again"
@@ -209,9 +210,12 @@ def test_toy_pages(toy):
     assert [cell.text for cell in row.select("td")] == [
         *texts,
         "0.500",
+        "0.020",
         "0.600",
-        "0.500 to 0.700",
+        "0.560 to 0.700",
         "differs",
+        "differs",
+        "primary",
         "a note",
     ]
 
@@ -362,15 +366,29 @@ def test_a_card_an_exhibit(built):
     for stem, card in zip(EXHIBITS, cards, strict=True):
         assert len(card.select_one("h3 + p").text) > 60, "the paper's claim"
         if stem in RECORDS:
-            verdicts = Counter(cell["verdict"] for cell in RECORDS[stem]["cells"] if cell["published"] is not None)
-            assert {badge.text for badge in card.select(".badge")} == {f"{v}: {n}" for v, n in verdicts.items()}
+            cells = RECORDS[stem]["cells"]
+            verdicts = {f"{name}: {count}" for name, count in published.counts(cells).items() if count}
+            badges = {badge.text.partition(", ")[0] for badge in card.select(".badge")}
+            assert badges == verdicts and len(card.select(".badge.reproduced")) == bool(
+                published.counts(cells)["reproduced"]
+            )
             assert card.img["src"] == f"downloads/{stem}.png"
+
+
+def test_a_card_counts_primary_readings_and_what_guessing_reaches():
+    same = CELL | {"verdict": "reproduced"}
+    cells = [same, same | {"chance": None}, CELL | {"verdict": "undecided"}, CELL | {"primary": False}]
+    badges = parsed(site._badges({"cells": cells})).select(".badge")
+    assert [badge.text for badge in badges] == ["reproduced: 2, 1 by guessing too", "undecided: 1"]
+    assert [badge["class"] for badge in badges] == [["badge", "reproduced"], ["badge", "undecided"]]
+    row = site._row(cells[3] | {"std": None, "point_verdict": "reproduced"})
+    assert (row["SD"], row["of the point"], row["reading"]) == ("", "reproduced", "other")
 
 
 def test_every_published_number_is_in_the_scorecard(built):
     rows = [[cell.text for cell in row.select("td")] for row in soup(built / "scorecard.html").select("tbody tr")]
     cells = [cell for record in RECORDS.values() for cell in record["cells"] if cell["published"] is not None]
-    assert Counter((row[2], row[9], float(row[6])) for row in rows) == Counter(
+    assert Counter((row[2], row[10], float(row[6])) for row in rows) == Counter(
         (cell["dataset"], cell["verdict"], round(cell["published"], 3)) for cell in cells
     )
 
@@ -509,7 +527,7 @@ def test_scorecard_filters(browser, built):
     ):
         for name, label in labels.items():
             tab.get_by_label(name).select_option(label=label)
-        columns = {"paper": 0, "tier": 3, "verdict": 9}
+        columns = {"paper": 0, "tier": 3, "verdict": 10}
         wanted = [row for row in rows if all(label in ("all", row[columns[name]]) for name, label in labels.items())]
         assert 0 < len(wanted) < len(rows)
         assert shown(tab, 7) == [row[6] for row in wanted]
@@ -525,11 +543,11 @@ def test_scorecard_sorts_by_keyboard(browser, built):
     for direction, backwards in (("ascending", False), ("descending", True)):
         tab.keyboard.press("Enter")
         assert tab.get_by_role("columnheader", name="ours").get_attribute("aria-sort") == direction
-        values = [float(text) for text in shown(tab, 8)]
+        values = [float(text) for text in shown(tab, 9)]
         assert len(values) > 5
         assert values == sorted(values, reverse=backwards)
     tab.get_by_label("verdict").select_option(label="all")
-    texts = shown(tab, 8)
+    texts = shown(tab, 9)
     assert "" in texts and "" not in texts[: texts.index("")] and set(texts[texts.index("") :]) == {""}
     tab.get_by_role("button", name="metric").press("Space")
     groups = [metric for metric, _ in itertools.groupby(shown(tab, 6))]

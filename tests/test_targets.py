@@ -57,20 +57,37 @@ def test_unknown_network(name):
 def test_every_target_is_printed_somewhere_and_makes_sense():
     for profile in config.PROFILES:
         for name, target in experiments.targets(profile).items():
-            assert name in experiments.PRINTED
+            assert experiments.trained_as(name) in experiments.PRINTED
             assert target.scale in targets.SCALES
             assert target.dataset in (*datasets.SETS, "imagenet")
             assert target.weights or 0 < target.observe <= target.epochs
-            assert exhibits.caveat(name, "paper") == ""
-            assert (exhibits.caveat(name, profile) == "demo profile") == (profile == "demo")
 
 
-def test_caveat():
+def test_caveat_is_the_operating_point(monkeypatch):
     assert exhibits.caveat("mnist-lenet", "demo") == "demo profile"
-    cut_down = "densenet-22-12 trained for 30 epochs in place of densenet-190-40 for 300"
-    assert exhibits.caveat("cifar-100-densenet", "laptop") == cut_down
-    comparable = {name for name in experiments.targets("laptop") if not exhibits.caveat(name, "laptop")}
-    assert comparable == {"mnist-lenet", "cifar-10-alexnet", "cifar-10-resnet", "cifar-100-alexnet"}
+    train, test = exhibits.printed_point("cifar-100-alexnet@130")
+    assert (train, test) == (0.9248, 0.4387)
+    for ours, comparable in (
+        ((train + 0.02, test - 0.02), True),
+        ((train + 0.021, test), False),
+        ((train, test - 0.021), False),
+    ):
+        monkeypatch.setattr(experiments, "operating_point", lambda name, profile, point=ours: point)
+        assert (exhibits.caveat("cifar-100-alexnet", "laptop") == "") == comparable
+    assert (
+        exhibits.caveat("cifar-100-alexnet", "laptop") == "train and test accuracy .925 and .418, printed .925 and .439"
+    )
+
+
+def test_variants_of_a_target():
+    assert experiments.variant("cifar-100-alexnet", "demo") == "last epoch"
+    assert experiments.variant("cifar-100-alexnet@5", "demo") == experiments.variant("cifar-10-alexnet", "demo") == ""
+    assert experiments.variant("cifar-100-alexnet-b@5", "demo") == "second training"
+    every = experiments.names("demo", variants=True)
+    assert set(every) == set(experiments.targets("demo"))
+    at = every.index("cifar-100-alexnet@5")
+    assert every[at : at + 3] == ["cifar-100-alexnet@5", "cifar-100-alexnet", "cifar-100-alexnet-b@5"]
+    assert len(experiments.names("demo")) == len({experiments.called(name) for name in every}) == 7
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

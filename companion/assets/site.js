@@ -36,7 +36,7 @@ if (table) {
 
   const form = document.createElement("form");
   form.className = "filters";
-  const selects = ["paper", "tier", "verdict"].map((name) => {
+  const selects = ["paper", "tier", "verdict", "reading"].map((name) => {
     const column = names.indexOf(name);
     const select = document.createElement("select");
     select.name = name;

@@ -1,5 +1,6 @@
 """Attacks: what is asked of a model, and from its answers one score a record, larger = more likely a member."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +35,8 @@ class Result:
 
     score: np.ndarray  # (m,)
     predicted: np.ndarray  # (m,) bool
-    skipped: tuple[int, ...] = ()  # classes that it had no model for; where they are asked about, nobody is a member
+    # Classes that it had no model for, some attacks map them to (members, non-members); nobody of them is a member.
+    skipped: Collection[int] = ()
     rows: np.ndarray | None = None  # (m,) int64, ascending: which of the records were asked about; None: all
 
 
@@ -76,6 +78,11 @@ def pool(observations: list[Observations]) -> Observations:
 
 def balance(seen: Observations, rng: np.random.Generator) -> Observations:
     """Equally many members and non-members (Shokri et al. 2017, VI-D): the larger side is cut down at random."""
-    sides = [rng.permutation(np.flatnonzero(seen.member == side)) for side in (True, False)]
-    rows = np.concatenate([side[: min(map(len, sides))] for side in sides])
+    rows = balanced(seen.member, rng)
     return Observations(seen.vectors[rows], seen.y[rows], seen.member[rows])
+
+
+def balanced(member: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The records that `balance` keeps, as numbers; member: bool (n,)."""
+    sides = [rng.permutation(np.flatnonzero(member == side)) for side in (True, False)]
+    return np.concatenate([side[: min(map(len, sides))] for side in sides])

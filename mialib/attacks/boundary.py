@@ -8,9 +8,8 @@ in every pixel, its gradient is ten steps old at most, every step is clipped to 
 a record that was misclassified from the start counts as having crossed after one step, and the distance is measured
 from the first step, not from the record.
 
-"minimal": the nearest point of another class that we can find. DeepFool (Moosavi-Dezfooli et al. 2016, section 3) says
-how far to look, decoupled direction and norm (DDN: Rony et al. 2019, Algorithm 1) finds a nearer point, which then
-moves along the boundary to where the way to the record is the boundary's normal.
+"minimal": the nearest point of another class that decoupled direction and norm finds (DDN: Rony et al. 2019, Algorithm
+1), and on the way to it the last that is outside. The first norm is what it were if the network were linear.
 
 "paper" and "minimal" leave the class that the network predicts, which for misclassified records is not the true one.
 """
@@ -33,13 +32,12 @@ EPS = 1e-3  # released code: what a step adds to a pixel
 REFRESH = 10  # released code: steps with one gradient
 THETA = 1e-4  # released code: difference of confidences at which the bisection ends
 BISECTIONS = 500  # released code: and the number of its halvings
-CANDIDATES = (10, 4)  # "minimal": classes that DeepFool looks at, in its first step (as its authors do) and later
-NEWTON = 30  # "minimal": DeepFool's steps at most
-OVERSHOOT = 0.02  # "minimal": how far DeepFool goes beyond the boundary that it expects, as its authors do
-DDN = 25  # "minimal": steps of DDN
+DDN = 60  # "minimal": steps
 CHANGE = 0.05  # "minimal": by what share each of them changes the norm, as DDN's authors do
-SHARES = (0.3, 0.05)  # "minimal": of the norm, how long DDN's first step is, and its last
-ROUNDS = 12  # "minimal": moves along the boundary
+WIDEN = 0.25  # "minimal": by what share a norm grows that has never led outside
+SHARES = (0.3, 0.05)  # "minimal": of the norm, how long the first step is, and the last
+HALVINGS = 12  # "minimal": of the last 5 % of the way
+FAR = 1e6  # "minimal": the longest norm that is tried
 PART = {"cpu": 32, "cuda": 1024}  # images a network is asked about at once: on a CPU more would not fit its cache
 JOB = 256  # records a process takes at a time
 
@@ -51,7 +49,7 @@ class Distances:
     distance: np.ndarray  # float64 (n,) in the space that the network sees
     pixels: np.ndarray  # float64 (n,) the same way in units of pixels of 0..1
     crossed: np.ndarray  # bool (n,)
-    steps: np.ndarray  # int64 (n,) steps of the search (of DeepFool for "minimal") until it crossed or gave up
+    steps: np.ndarray  # int64 (n,) steps of the search until it crossed or gave up
 
 
 def distances(
@@ -149,15 +147,31 @@ def _released(net: nn.Module, x: torch.Tensor, y: torch.Tensor, steps: int) -> t
 
 
 def _minimal(net: nn.Module, x: torch.Tensor, y: torch.Tensor, steps: int) -> tuple[torch.Tensor, ...]:
-    """DeepFool, DDN, and moves along the boundary; a point once found is left only for a nearer one."""
+    """DDN: steps from the record, on spheres that shrink outside and grow inside; then bisection on the way found."""
     label = _ask(net, x).argmax(1)
-    far, crossed, taken = _deepfool(net, x, label)
-    x, label, found = x[crossed], label[crossed], far[crossed]
-    if len(x):
-        found = _ddn(net, x, _shorten(net, x, found, label, 1.0, 10), label)
-        found = _shorten(net, x, _along(net, x, found, label), label, 1.0, 16)
-    way = torch.zeros_like(far)
-    way[crossed] = found - x
+    _, found, _, taken = _blank(x)
+    best, here = torch.full_like(_norm(x), torch.inf), x
+    radius = best
+    for step in range(DDN):
+        # All other classes pull at first, which finds the nearest; then the one that leads: its gradient is the normal.
+        logits, gradient = _gradient(net, here, _margin if step < DDN // 2 else _lead, label)
+        out, length = (logits.argmax(1) != label).reshape(best.shape), _norm(here - x)
+        taken[_flat(best.isinf())] = step
+        better = out & (length < best)
+        found, best = torch.where(better, here, found), torch.where(better, length, best)
+        slope = _norm(gradient).clamp_min(1e-30)
+        grown = torch.where(best.isinf(), 1 + WIDEN, 1 + CHANGE)
+        if step:
+            radius = torch.where(out, radius.minimum(length) * (1 - CHANGE), radius * grown)
+        else:
+            radius = _lead(logits, label).abs().reshape(best.shape) / slope
+        radius = radius.clamp_max(FAR)
+        share = SHARES[1] + (SHARES[0] - SHARES[1]) * (1 + math.cos(math.pi * step / DDN)) / 2
+        way = here - x + share * radius * gradient / slope
+        here = x + radius * way / _norm(way).clamp_min(1e-30)
+    crossed = _flat(best.isfinite())
+    way = found - x
+    way[crossed] = _shorten(net, x[crossed], way[crossed], label[crossed])
     return way, crossed, taken
 
 
@@ -168,87 +182,14 @@ PROTOCOLS: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {
 }
 
 
-def _deepfool(net: nn.Module, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """A point of another class (or x), whether it is one, and the steps taken."""
-    _, far, crossed, taken = _blank(x)
-    here, rows, way = x, torch.arange(len(x), device=x.device), torch.zeros_like(x)
-    for step in range(NEWTON + 1):
-        gap, gradient = _nearest(net, here, label[rows], CANDIDATES[min(step, 1)])
-        out = gap >= 0
-        far[rows[out]], crossed[rows[out]], taken[rows] = here[out], True, step
-        on = ~out & (_flat(_norm(gradient)) > 0)
-        rows, gap, gradient = rows[on], gap[on].reshape(-1, *(1,) * (x.ndim - 1)), gradient[on]
-        if not len(rows):
-            break
-        way = way[on] + (1e-4 - gap) / _norm(gradient) ** 2 * gradient
-        here = x[rows] + (1 + OVERSHOOT) * way
-    return far, crossed, taken
-
-
-def _ddn(net: nn.Module, x: torch.Tensor, found: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The nearest point outside that steps from x meet, on spheres that shrink outside and grow inside, or `found`."""
-    best = _norm(found - x)
-    radius, here = best * (1 - CHANGE), x
-    for step in range(DDN):
-        logits, gradient = _gradient(net, here, _margin, label)
-        out, length = (logits.argmax(1) != label).reshape(best.shape), _norm(here - x)
-        better = out & (length < best)
-        found, best = torch.where(better, here, found), torch.where(better, length, best)
-        if step:
-            radius = torch.where(out, radius.minimum(length) * (1 - CHANGE), radius * (1 + CHANGE))
-        share = SHARES[1] + (SHARES[0] - SHARES[1]) * (1 + math.cos(math.pi * step / DDN)) / 2
-        way = here - x + share * radius * gradient / _norm(gradient).clamp_min(1e-30)
-        here = x + radius * way / _norm(way).clamp_min(1e-30)
-    return found
-
-
-def _along(net: nn.Module, x: torch.Tensor, found: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Turn the way from x to `found` towards the boundary's normal there, as long as it leads out no later."""
-    share = torch.ones_like(_norm(found))
-    for _ in range(ROUNDS):
-        length = _norm(found - x).clamp_min(1e-30)
-        _, gradient = _gradient(net, found, _lead, label)
-        turned = (1 - share) * (found - x) / length + share * gradient / _norm(gradient).clamp_min(1e-30)
-        there = x + length * turned / _norm(turned).clamp_min(1e-30)
-        out = _ask(net, there).argmax(1) != label
-        if out.any():
-            found[out] = _shorten(net, x[out], there[out], label[out], 0.2, 4)
-        share = torch.where(out.reshape(share.shape), (2 * share).clamp_max(1), share / 2)
-    return found
-
-
-def _nearest(
-    net: nn.Module, x: torch.Tensor, label: torch.Tensor, candidates: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the likeliest other classes the one whose boundary is nearest, were it linear: its logit less that of `label`
-    (n,), and the gradient of that; where another class is predicted, a number of 0 or more.
-    """
-    gaps, gradients = [], []
-    for part, own in zip(x.split(PART[x.device.type]), label.split(PART[x.device.type]), strict=True):
-        part = part.detach().requires_grad_()
-        logits = net(part)
-        others = logits.detach().scatter(1, own[:, None], -torch.inf).topk(min(candidates, logits.shape[1]) - 1).indices
-        pairs = [(logits.gather(1, k[:, None]) - logits.gather(1, own[:, None]))[:, 0] for k in others.T]
-        slopes = torch.stack([torch.autograd.grad(pair.sum(), part, retain_graph=True)[0] for pair in pairs])
-        gap = torch.stack(pairs).detach()
-        nearest = (gap.abs() / slopes.flatten(2).norm(dim=2).clamp_min(1e-30)).argmin(0)
-        nearest = torch.where(gap[0] >= 0, 0, nearest)
-        each = torch.arange(len(part), device=x.device)
-        gaps.append(gap[nearest, each])
-        gradients.append(slopes[nearest, each])
-    return torch.cat(gaps), torch.cat(gradients)
-
-
-def _shorten(
-    net: nn.Module, x: torch.Tensor, far: torch.Tensor, label: torch.Tensor, width: float, halvings: int
-) -> torch.Tensor:
-    """The nearest point found by bisection on the last `width` (0 to 1) of the way from x to `far`, still outside."""
-    length = torch.ones_like(_norm(far))
-    for halving in range(1, halvings + 1):
-        shorter = length - width * 0.5**halving
-        out = _ask(net, x + shorter * (far - x)).argmax(1) != label
+def _shorten(net: nn.Module, x: torch.Tensor, way: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The ways from x shortened by bisection on their last part, by two of DDN's changes, ends still outside."""
+    length = torch.ones_like(_norm(way))
+    for halving in range(1, HALVINGS + 1):
+        shorter = length - 2 * CHANGE * 0.5**halving
+        out = _ask(net, x + shorter * way).argmax(1) != label if len(x) else torch.zeros(0, dtype=torch.bool)
         length = torch.where(out.reshape(length.shape), shorter, length)
-    return x + length * (far - x)
+    return length * way
 
 
 def _bisect(net: nn.Module, near: torch.Tensor, far: torch.Tensor, released: bool) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.special
+from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -19,11 +20,12 @@ from sklearn.model_selection import RandomizedSearchCV, RepeatedStratifiedKFold
 from xgboost import XGBClassifier
 
 from mialib import arrays, metrics, runs, source, work
-from mialib.attacks import Result
+from mialib.attacks import Attacked, Observations, Result, signals
 from mialib.models import fit, small
 
 KINDS = ("nn", "forest", "xgboost", "logistic")
 SAMPLINGS = ("none", "under", "over")
+NINE = tuple((kind, sampling) for kind in ("nn", "forest", "xgboost") for sampling in SAMPLINGS)
 # As released (Keras): Adam, 30 epochs, batches of 32. Two outputs under softmax are one under a sigmoid with binary
 # cross-entropy, twice parameterised; the initial weights are PyTorch's uniform ones, not Keras's.
 NN_RECIPE = fit.Recipe(epochs=30, batch=32, rate=1e-3, decay=0.0)
@@ -43,6 +45,7 @@ XGBOOST_GRID = {
     "colsample_bytree": (0.6, 0.8, 1.0),
     "max_depth": (3, 6, 9, 12),
 }
+FEWEST = 5  # classes that an interval over classes takes: of fewer it would span all that is possible
 EXTREME = 1e5  # what the released logistic regression is given for an infinite feature; for nan it is given 0
 
 
@@ -117,18 +120,18 @@ def attack(
 
     kind: "nn" (128-64 ReLU), "forest", "xgboost" (random search) or "logistic"; features (n, d) float as the target
     gives them, not scaled; y (n,) true classes, member bool (n,); words: seed words; `least`: a class with fewer
-    members or non-members has no model and is listed in `skipped`; `share`: see `split`. ValueError on an unknown
-    kind or sampling, arrays that do not fit, least < 3, or features that are not finite (but for "logistic", which
-    gets +-1e5 for infinity and 0 for nan, as released).
+    members or non-members has no model: `skipped` maps it to how many it has; `share`: see `split`. ValueError on an
+    unknown kind or sampling, arrays that do not fit, least < 3, or features that are not finite (but for "logistic",
+    which gets +-1e5 for infinity and 0 for nan, as released).
     """
     features, y = _features(kind, features), arrays.labels(y, len(features))
     member = arrays.flags(member, len(y))
     known, asked = split(y, member, share)
     if least < 3:
         raise ValueError(f"least must be at least 3, so that each side can be split: got {least}")
-    sides = [(int(k), int((member & (y == k)).sum()), int((~member & (y == k)).sum())) for k in np.unique(y)]
-    skipped = tuple(label for label, *counts in sides if min(counts) < least)
-    labels = [label for label, *counts in sides if min(counts) >= least]
+    sides = {int(k): (int((member & (y == k)).sum()), int((~member & (y == k)).sum())) for k in np.unique(y)}
+    skipped = {label: counts for label, counts in sides.items() if min(counts) < least}
+    labels = [label for label in sides if label not in skipped]
     train = [sample(known[y[known] == label], member, sampling) for label in labels]
     ask = [asked[y[asked] == label] for label in labels]
     if not labels:
@@ -138,6 +141,85 @@ def attack(
     rows, score = np.concatenate(ask), np.concatenate(fit(kind, features, member, train, ask, names, search))
     order = np.argsort(rows)
     return Result(score[order], score[order] > 0.5, skipped, rows[order])
+
+
+def nine_attacks(
+    name: str,
+    seen: Observations,
+    search: Search,
+    seed: int,
+    seeds: int = 1,
+    features: np.ndarray | None = None,
+    least: int = 15,
+    part: tuple = (),
+) -> Attacked:
+    """Attack confidence vectors with each of NINE, naively, and with ZeroR, and choose among the nine twice.
+
+    "best" is chosen on the records it is reported on, as in the paper ("the seemingly best MI attack accuracy we
+    achieve over all attack models"). "honest" is chosen by attacks that are trained on the first 60 % of each class
+    and asked about the next 20 %, then trained again on 80 %, and reported on records that had no part in the choice.
+    It is trained from `seeds` seeds, the choice being that of the first. `features` (n, d): what is attacked in place
+    of the confidence vectors; `least`: see `attack`; `part`: more seed words.
+    """
+    X, y, member = seen.vectors if features is None else features, seen.y, seen.member
+    hit = signals.correct(seen.vectors, y)
+    first, _ = split(y, member)
+    theirs = (X[first], y[first], member[first], (seed, "validation", name, *part))
+
+    def trained(which: str, words: tuple) -> Result:
+        kind, sampling = which.split(", ")
+        return attack(kind, X, y, member, words, sampling, least, search)
+
+    answers = {f"{kind}, {sampling}": None for kind, sampling in NINE}
+    answers = {which: trained(which, (seed, "known", name, *part)) for which in answers}
+    # Three quarters of 80 % are 60 %; a class of 15 has 12 of its records among the known.
+    validation = {
+        f"{kind}, {sampling}": attack(kind, *theirs, sampling, least * 4 // 5, search, 0.75) for kind, sampling in NINE
+    }
+    validated = {which: _balanced(scored, y[first], member[first]) for which, scored in validation.items()}
+    tested = {which: _balanced(scored, y, member) for which, scored in answers.items()}
+    chosen = {why: max(found, key=found.get) for why, found in (("best", tested), ("honest", validated))}
+    asked = next(iter(answers.values()))
+    for more in range(1, seeds):
+        words = (seed, "known", name, *part, "attack seed", more)
+        answers[f"{chosen['honest']}, seed {more}"] = trained(chosen["honest"], words)
+    for which, called in {"naive": hit[asked.rows], "zeror": np.ones(len(asked.rows), bool)}.items():
+        answers[which] = Result(called.astype(float), called, asked.skipped, asked.rows)
+    accuracies = [{"train_acc": hit[member].mean(), "test_acc": hit[~member].mean()}]
+    every = {which: [scored] for which, scored in answers.items()}
+    return Attacked({"target": name}, accuracies, [seen], every, (seed, name, *part), chosen, validated)
+
+
+def _balanced(scored: Result, y: np.ndarray, member: np.ndarray) -> float:
+    return float(per_class(scored, y, member)["balanced_accuracy"].mean())
+
+
+def cross_fitted(
+    kind: str,
+    features: np.ndarray,
+    y: np.ndarray,
+    member: np.ndarray,
+    words: tuple,
+    sampling: str = "none",
+    search: Search = Search(),
+) -> Result:
+    """Scores of four fifths of the records by models that did not know them: `attack`, trained four times.
+
+    Each time the records of every class and side begin another fifth later, so another fifth is asked. The fourth
+    fifth is in no score: on it, 60 to 80 % of each class, attacks are chosen among each other.
+    """
+    score, skipped = np.full(len(y), np.nan), {}
+    sides = [np.flatnonzero((y == label) & (member == side)) for label in np.unique(y) for side in (True, False)]
+    for part in range(4):
+        order = np.concatenate([np.roll(rows, -round(part / 5 * len(rows))) for rows in sides])
+        records = features[order], y[order], member[order]
+        found = attack(kind, *records, (*words, "part", part), sampling, search=search)
+        score[order[found.rows]], skipped = found.score, found.skipped
+    known, _ = split(y, member)
+    _, choice = split(y[known], member[known], 0.75)
+    score[known[choice]] = np.nan
+    rows = np.flatnonzero(~np.isnan(score))
+    return Result(score[rows], score[rows] > 0.5, skipped, rows)
 
 
 def _features(kind: str, features: np.ndarray) -> np.ndarray:
@@ -224,17 +306,67 @@ def per_class(scored: Result, y: np.ndarray, member: np.ndarray, subset: np.ndar
     return pd.DataFrame(about | {name: rates[name] for name in RATES})
 
 
+def as_released(table: pd.DataFrame) -> pd.DataFrame:
+    """`per_class`'s table, where the balanced accuracy of a class with one side only is that side's recall.
+
+    So computes scikit-learn, and with it the released code: a class without misclassified members counts with the
+    share of its non-members that the attack got right. We leave such a class out.
+    """
+    alone = table["recall"].fillna(table["recall_nonmember"])
+    return table.assign(balanced_accuracy=table["balanced_accuracy"].fillna(alone))
+
+
+def at_base_rate(table: pd.DataFrame, share: float) -> pd.DataFrame:
+    """`per_class`'s table, were the share of members among the records `share` (Table 2).
+
+    Exact: an attack's TPR and FPR in a class do not depend on how many of each kind are asked, so the counts are
+    weighted and nobody is drawn. ValueError unless 0 < share < 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of members must lie between 0 and 1: got {share}")
+    tpr, fpr = table["recall"].to_numpy(), table["fpr"].to_numpy()
+    weighted = (share * tpr, share * (1 - tpr), (1 - share) * fpr, (1 - share) * (1 - fpr))
+    return table.assign(**metrics.rates(*weighted))[list(table.columns)]
+
+
 def over_classes(table: pd.DataFrame, **about: str | int) -> pd.DataFrame:
     """The unweighted mean over classes that the paper prints: one row a metric of `per_class`'s table.
 
-    Columns: those of `about`, metric, value, sd (over classes, ddof 0, the paper's +-), low and high (95 % Student-t
-    interval of the mean over classes, cut at 0 and 1), classes (how many were defined). nan where none is, no interval
-    of a single one.
+    Where the table has a column seed, of attacks trained from several, it is the mean over both. Columns: those of
+    `about`, metric, value, sd (over classes, ddof 0, the paper's +-), low and high (`interval`), classes (how many were
+    defined), records (the fewest of a side, in these classes), members (their share). nan where no class is defined.
     """
-    rows = []
+    rows, seed = [], table["seed"] if "seed" in table else pd.Series(0, table.index)
     for metric in RATES:
-        values = table[metric].dropna().to_numpy(float)
-        mean, low, high = metrics.mean_interval(values, 0, 1)
-        rows.append((metric, mean, values.std() if len(values) else np.nan, low, high, len(values)))
-    found = pd.DataFrame(rows, columns=["metric", "value", "sd", "low", "high", "classes"])
+        wide = table.assign(seed=seed).pivot(index="class", columns="seed", values=metric).dropna(how="all")
+        values = wide.mean(axis=1).to_numpy(float)
+        first = table[(seed == seed.min()) & table["class"].isin(wide.index)]
+        sides = [int(first[side].sum()) for side in ("members", "non_members")]
+        mean, low, high = interval(wide)
+        row = {"metric": metric, "value": mean, "sd": values.std() if len(values) else np.nan, "low": low, "high": high}
+        share = sides[0] / sum(sides) if sum(sides) else np.nan
+        rows.append(row | {"classes": len(values), "records": min(sides), "members": share})
+    found = pd.DataFrame(rows)
     return found.assign(**about)[[*about, *found.columns]]
+
+
+def interval(wide: pd.DataFrame, least: float = 0.0, most: float = 1.0) -> tuple[float, float, float]:
+    """Mean and ends of its 95 % interval of numbers of every class (rows) by attacks from every seed (columns).
+
+    Student's t over the classes; with several seeds the variances of both means are added, with Satterthwaite's degrees
+    of freedom: classes and attack seeds are drawn, the target is not. Cut at `least` and `most`. No ends (nan) with
+    fewer than FEWEST classes.
+    """
+    if not len(wide):
+        return np.nan, np.nan, np.nan
+    sides = [wide.mean(axis=axis).dropna().to_numpy(float) for axis in (1, 0)]
+    mean = float(sides[0].mean())
+    if len(sides[0]) < FEWEST:
+        return mean, np.nan, np.nan
+    if len(sides[1]) < 2:
+        return metrics.mean_interval(sides[0], least, most)
+    parts = [values.var(ddof=1) / len(values) for values in sides]
+    weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, sides, strict=True))
+    freedom = sum(parts) ** 2 / weights if weights else np.inf
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    return mean, *(float(end) for end in np.clip((mean - half, mean + half), least, most))

@@ -10,7 +10,7 @@ from mialib import work
 from mialib.models import nets, small, targets
 from mialib.models.targets import Target, Trained
 
-CHUNK = 250  # records asked at once
+CHUNK = 100  # records asked at once
 RECORDS = 5000  # in one job
 
 
@@ -41,11 +41,14 @@ def outputs(net: nn.Module, x: torch.Tensor, names: Sequence[str]) -> dict[str, 
 def layer(trained: Trained, number: int) -> np.ndarray:
     """What layer `number` (-1: the input of the layer that makes the logits; -2: the one before) says of all records.
 
-    Flattened, float32 (n, d), members first; cached. Many processes, one thread each. ValueError for another number.
+    Flattened, float32 (n, d), members first; cached. -1 comes with the confidences, from one pass. ValueError for
+    another number.
     """
     known = nets.LAYERS[trained.target.network.split("-")[0]]
     if number not in known:
         raise ValueError(f"unknown layer {number}; valid: {', '.join(map(str, known))}")
+    if number == -1:
+        return targets.last_features(trained)
     X, name = trained.data.X, known[number]
     jobs = [(trained.net, trained.target, X[at : at + RECORDS], name) for at in range(0, len(X), RECORDS)]
     return np.concatenate([part for (part,) in work.every(_outputs, jobs, name, RECORDS, targets.identity(trained))])

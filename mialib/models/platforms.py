@@ -15,6 +15,8 @@ import numpy as np
 import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 from xgboost import XGBClassifier
@@ -64,6 +66,16 @@ class Network(ClassifierMixin, BaseEstimator):
     def predict(self, X: Records) -> np.ndarray:
         """The likeliest label of each record, (n,)."""
         return self.classes_[self.predict_proba(X).argmax(1)]
+
+
+class Stopped(LogisticRegression):
+    """scikit-learn's multinomial logistic regression, stopped early on purpose: it does not warn that it was."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Stopped":
+        """As LogisticRegression.fit."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().fit(X, y)
 
 
 Make = Callable[[int], Any]  # an untrained classifier from a seed

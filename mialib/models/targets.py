@@ -27,8 +27,8 @@ from mialib.data import datasets, files
 from mialib.models import nets, small
 
 LOG = ("epoch", "rate", "loss", "accuracy", "seconds")
-CHUNK = 500  # images asked at once
-PART = 10 * CHUNK  # that a process takes at a time
+CHUNK = 100  # images asked at once: on a CPU more would not fit its cache
+PART = 5000  # that a process takes at a time
 ON_THE_SPOT = 200_000  # images shown in training: what a notebook may train for itself, seconds
 IMAGENET_CLASSES, IMAGENET_SIDE = 100, 299  # the first hundred, as released
 IMAGENET_EACH = 50  # images of a class and side: all that the validation folder has
@@ -203,12 +203,29 @@ def identity(trained: Trained) -> str:
 
 def confidences(trained: Trained) -> np.ndarray:
     """Confidence vectors of all its records, members first, float32 (n, classes); kept. Many processes."""
+    return _asked(trained)[0]
+
+
+def last_features(trained: Trained) -> np.ndarray:
+    """What enters the layer that makes the logits, float32 (n, d), of all its records; from the same pass."""
+    return _asked(trained)[1]
+
+
+def _asked(trained: Trained) -> list[np.ndarray]:
     jobs = [(trained.net, trained.target, part) for part in _parts(trained.data.X, PART)]
-    return np.concatenate([part for (part,) in work.every(_answers, jobs, PART, identity(trained))])
+    found = work.every(_answers, jobs, PART, identity(trained))
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def _answers(net: nn.Module, target: Target, X: np.ndarray) -> tuple[np.ndarray]:
-    return (probabilities(net, target, X),)
+def _answers(net: nn.Module, target: Target, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    *_, last = (layer for layer in net.modules() if isinstance(layer, nn.Linear))
+    entered: list[torch.Tensor] = []
+    hook = last.register_forward_pre_hook(lambda layer, given: entered.append(given[0].cpu()))
+    try:
+        vectors = probabilities(net, target, X)
+    finally:
+        hook.remove()
+    return vectors, torch.cat(entered).numpy()
 
 
 def probabilities(net: nn.Module, target: Target, X: np.ndarray) -> np.ndarray:

@@ -55,12 +55,14 @@ MARKS = {
 _CHANCE = {"color": "0.3", "linestyle": "--", "linewidth": 1.2}
 _STAR = {"linestyle": "none", "marker": "$*$", "color": "0.15"}
 # Fig 11: its panels, and which columns of ours they show.
-_SCATTERS = {"left": ("share", "precision"), "middle": ("gap", "precision"), "right": ("share", "gap")}
+SCATTERS = {"left": ("share", "precision"), "middle": ("gap", "precision"), "right": ("share", "gap")}
+_CLASS_COUNTS = (10, 20, 30, 50, 100)
 _AXES = {"share": "share of the training set", "gap": "train minus test accuracy", "precision": "attack precision"}
+_DROP = {"color": "0.7", "linewidth": 0.8, "zorder": 0}
 # What Rezaei & Liu's Figs 3 to 8 draw: metric -> legend, look.
 _TRAINING = {
-    "balanced_accuracy": ("attack, balanced accuracy", {"color": _BLUE, "marker": "o", "linewidth": 2}),
-    "fpr": ("attack, FAR (FPR)", {"color": _RED, "marker": "D", "linewidth": 1.6, "markerfacecolor": "white"}),
+    "balanced_accuracy": ("attack, balanced accuracy, with its interval", {"color": _BLUE, "linewidth": 2}),
+    "fpr": ("attack, FAR (FPR)", {"color": _RED, "linewidth": 1.6, "linestyle": (0, (5, 1, 1, 1))}),
     "train_acc": ("target, train accuracy", {"color": "0.35", "linewidth": 1.2}),
     "test_acc": ("target, test accuracy", {"color": "0.35", "linewidth": 1.2, "linestyle": (0, (4, 2))}),
 }
@@ -71,11 +73,11 @@ def dots(
 ) -> Figure:
     """Dot-and-interval plot: a row a category, our value and interval beside what it is held against.
 
-    `table` has columns label (the row), tier (R, S or M), value, low, high, and any of published, rerun, gap; nan draws
-    nothing. With a column panel there is one panel a distinct value, sharing rows and x axis. Order is that of first
-    appearance. `labels` replaces legend texts (keys of MARKS, or chance); the legend says what a star in a label means.
-    `chance` is where ZeroR's dashed line stands. ValueError also for an unknown legend key, a row met twice, or tiers
-    that vary within both a row and a panel.
+    `table` has columns label (the row), tier (R, S or M), value, low, high, and any of published, std (the spread that
+    the paper prints, drawn thin to both sides), rerun, gap; nan draws nothing. With a column panel there is one panel a
+    distinct value, sharing rows and x axis. Order is that of first appearance. `labels` replaces legend texts (keys of
+    MARKS, or chance). `chance` is where ZeroR's dashed line stands. ValueError also for an unknown legend key, a row
+    met twice, or tiers that vary within both a row and a panel.
     """
     labels = dict(labels or {})
     _check("dots", table, "label", "tier", "value", "low", "high")
@@ -102,10 +104,11 @@ def dots(
     axes[0].set_yticks(range(len(rows)), rows if by_panel else [f"{row}  [{_TIER_TEXT[tiers[row]]}]" for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     looks = [(labels.get(mark, MARKS[mark][0]), MARKS[mark][1]) for mark in marks]
+    if "std" in table and table["std"].notna().any():
+        looks.append(("published SD", {"color": _RED, "linewidth": 0.8}))
     if chance is not None:
         looks.append((labels.get("chance", f"ZeroR ({chance:g})"), _CHANCE))
-    starred = table["label"].str.contains("*", regex=False).any()
-    return _with_legend(figure, looks, table, last=[("cut-down target, no verdict", _STAR)] if starred else [])
+    return _with_legend(figure, looks, table)
 
 
 def _rows(ax, table, y, rows, marks, chance):
@@ -121,6 +124,9 @@ def _rows(ax, table, y, rows, marks, chance):
         if mark == "value":
             low, high = table["low"].astype(float), table["high"].astype(float)
             ax.hlines(height, low, high, color=_BLUE, linewidth=2, zorder=3)
+        if mark == "published" and "std" in table:
+            printed, std = table["published"].astype(float), table["std"].astype(float)
+            ax.hlines(height, printed - std, printed + std, color=_RED, linewidth=0.8, zorder=3)
         ax.plot(table[mark].astype(float), height, zorder=4, **MARKS[mark][1] | {"linestyle": "none"})
     ax.tick_params(axis="y", length=0)
 
@@ -300,29 +306,35 @@ def scatters(table: pd.DataFrame, published: pd.DataFrame | None, correlations: 
 
     `table`: n_classes, tier (one for all), share (of the training set, 0..1), gap, precision, a row a class.
     `published`: panel (left, middle, right), n_classes, x, y; None draws ours alone. `correlations`: side (ours,
-    published), panel, r, low, high; the row of each panel drawn is written in its title.
+    published), panel, r, low, high; the row of each panel drawn is written in its title, with r within class counts.
     """
     _check("scatters", table, "n_classes", "tier", *_AXES)
     _check("scatters (correlations)", correlations, "side", "panel", "r", "low", "high")
-    published = _known("scatters", published, ("panel", "n_classes", "x", "y"), panel=_SCATTERS)
+    published = _known("scatters", published, ("panel", "n_classes", "x", "y"), panel=SCATTERS)
     found = correlations.set_index(["side", "panel"])[["r", "low", "high"]]
     rows = ["ours", "published"] if len(published) else ["ours"]
-    if lacking := [key for side in rows for panel in _SCATTERS if (key := (side, panel)) not in found.index]:
+    if lacking := [key for side in rows for panel in SCATTERS if (key := (side, panel)) not in found.index]:
         raise ValueError(f"scatters: correlations has no row for {', '.join(lacking[0])}")
-    styles = _styles(sorted({*table["n_classes"], *published["n_classes"]}))
-    looks = {count: look | {"linestyle": "none", "markerfacecolor": "none"} for count, look in styles.items()}
+    # A class count looks the same in every figure.
+    styles = _styles([*_CLASS_COUNTS, *sorted({*table["n_classes"], *published["n_classes"]})])
+    seen = sorted({*table["n_classes"], *published["n_classes"]})
+    looks = {count: styles[count] | {"linestyle": "none", "markerfacecolor": "none"} for count in seen}
     figure, axes = _subplots(len(rows), 3, (11, 1 + 3.6 * len(rows)), sharex="col", sharey="col")
-    for i, (panel, (x, y)) in enumerate(_SCATTERS.items()):
+    for i, (panel, (x, y)) in enumerate(SCATTERS.items()):
         ours = _frame(axes[0, i], "ours", table, x, y).rename(columns={x: "x", y: "y"})
         for ax, side, points in zip(axes[:, i], rows, (ours, published[published["panel"] == panel]), strict=False):
             for count, look in looks.items():
                 here = points[points["n_classes"] == count]
                 ax.plot(here["x"], here["y"], markersize=5, **look)
-            title = ax.get_title() or "published"
-            ax.set_title("{}\nr = {:.2f} ({:.2f} to {:.2f})".format(title, *found.loc[(side, panel)]))
+            title, parts = ax.get_title() or "published", points.groupby("n_classes")
+            # No-break spaces, so that lines break between class counts: a panel has room for three.
+            within = [f"{count}:\xa0{part['x'].corr(part['y']):.2f}" for count, part in parts if len(part) > 2]
+            pooled = "r = {:.2f} ({:.2f} to {:.2f})".format(*found.loc[(side, panel)])
+            lines = textwrap.wrap(f"within {', '.join(within)}", 36) if within else []
+            ax.set_title("\n".join([title, pooled, *lines]))
             ax.set_ylabel(_AXES[y])
         axes[-1, i].set_xlabel(_AXES[x])
-    title = "A marker is a class. r: Pearson correlation over all of them (95 % interval)"
+    title = "A marker is a class. r: Pearson correlation over all of them (95 % interval), and within each class count"
     return _with_legend(figure, [(f"{count} classes", look) for count, look in looks.items()], table, title=title)
 
 
@@ -394,7 +406,9 @@ def confidence_histograms(table: pd.DataFrame) -> Figure:
         "members": {"color": _BLUE, "alpha": 0.5, "fill": True},
         "non-members": {"color": _RED, "linewidth": 1.4, "fill": False},
     }
-    figure, panels = _panels(table, "confidence", 3.6, 3.6, "share of records in each of 100 bins", sharex=True)
+    figure, panels = _panels(
+        table, "confidence", 3.6, 3.6, "share of records in each of 100 bins", sharex=True, sharey=True
+    )
     for _, ax, here in panels:
         for look, side in zip(looks.values(), (True, False), strict=True):
             if len(values := here.loc[here["member"] == side, "confidence"]):
@@ -403,11 +417,54 @@ def confidence_histograms(table: pd.DataFrame) -> Figure:
     return _with_legend(figure, looks.items(), table)
 
 
-def training(table: pd.DataFrame) -> Figure:
+def roc(table: pd.DataFrame) -> Figure:
+    """TPR against FPR on logarithmic axes (Carlini et al. 2022), a curve a label; what an attack finds at few errors.
+
+    `table`: panel, label, tier, fpr, tpr (`tables.roc`, a row a point), non_members (how many records the panel's FPRs
+    are shares of). Below one false alarm, 1 / non_members, nothing is known and nothing drawn; the title says the
+    number. A step curve, as no threshold lies between two points.
+    """
+    _check("roc", table, "panel", "label", "tier", "fpr", "tpr", "non_members")
+    styles = _styles(table["label"])
+    figure, panels = _panels(table, "tpr", 4.2, 4.0, "true-positive rate (members found)")
+    for panel, ax, here in panels:
+        if here["non_members"].nunique() > 1:
+            raise ValueError(f"panel {panel!r} has several numbers of non-members; give each its own panel")
+        few, lowest = here["non_members"].iloc[0], 1 / here["non_members"].iloc[0]
+        for label, look in styles.items():
+            curve = here[here["label"] == label].sort_values(["fpr", "tpr"])
+            curve = curve[curve["fpr"].shift(-1, fill_value=2) > lowest]
+            x = curve["fpr"].clip(lower=lowest)  # what is found at no false alarm is found at one too
+            ax.plot(x, curve["tpr"], drawstyle="steps-post", **_OURS | look | {"markevery": 0.15})
+        ax.plot([lowest, 1], [lowest, 1], **_CHANCE)
+        ax.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.1), xlabel="false-positive rate")
+        ax.set_title(f"{ax.get_title()}\n{few:,} non-members")
+        ax.grid(color="0.9", linewidth=0.6)
+    looks = [(label, _OURS | look) for label, look in styles.items()]
+    return _with_legend(figure, [*looks, ("chance", _CHANCE)], table)
+
+
+def about(figure: Figure, text: str) -> Figure:
+    """The figure with a line under its axes that lets it stand alone, the same figure.
+
+    `text` says which data, model and size, how many shadow models or targets, and which kind of interval.
+    """
+    wrapped = textwrap.fill(" ".join(text.split()), int(figure.get_figwidth() * 13))
+    if not figure.legends:
+        figure.legend(handles=[], loc="outside lower center", frameon=False)
+    (legend,) = figure.legends
+    legend.set_title("\n".join(filter(None, (legend.get_title().get_text(), wrapped))))
+    legend.get_title().set_fontsize(9)
+    figure.set_figheight(figure.get_figheight() + 0.16 * (wrapped.count("\n") + 1))
+    return figure
+
+
+def training(table: pd.DataFrame, drops: Mapping[str, Iterable[int]] | None = None) -> Figure:
     """The attack while a target trains (Rezaei & Liu, Figs 3 to 8): a row of panels a target, a panel a subset.
 
     `table`: target, tier, epoch, subset, metric (a key of _TRAINING), value, low, high. The target's accuracies are
-    those on all records, in every panel. Bands: intervals of the balanced accuracy. Dotted: chance.
+    those on all records, in every panel. Bands: intervals of the balanced accuracy. Dotted: chance. `drops`: target ->
+    epochs at which its learning rate falls, drawn as thin lines.
     """
     _check("training", table, "target", "tier", "epoch", "subset", "metric", "value", "low", "high")
     names, subsets = table["target"].unique(), table["subset"].unique()
@@ -420,16 +477,19 @@ def training(table: pd.DataFrame) -> Figure:
         here = here[(here["subset"] == subset) | of_target]
         for metric, (_, look) in _TRAINING.items():
             line = here[here["metric"] == metric]
-            ax.plot(line["epoch"], line["value"], markersize=5, markevery=max(1, len(line) // 8), **look)
+            ax.plot(line["epoch"], line["value"], **look)
             if metric == "balanced_accuracy":
                 ax.fill_between(line["epoch"], line["low"], line["high"], color=_BLUE, alpha=0.2, linewidth=0)
         ax.axhline(0.5, color="0.3", linestyle=":", linewidth=1)
+        for epoch in (drops or {}).get(name, ()):
+            ax.axvline(epoch, **_DROP)
         ax.set_ylim(0, 1.02)
         ax.grid(color="0.9", linewidth=0.6)
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(f"{name}\nrate")
     plt.setp(axes[-1], xlabel="epochs trained")
-    return _with_legend(figure, [(label, look | {"markersize": 5}) for label, look in _TRAINING.values()], table)
+    looks = [*_TRAINING.values(), ("chance", {"color": "0.3", "linestyle": ":", "linewidth": 1})]
+    return _with_legend(figure, looks + ([("learning rate falls", _DROP)] if drops else []), table)
 
 
 def _check(name, table, *columns):
@@ -492,9 +552,12 @@ def _frame(ax, panel, rows, *columns):
     return defined
 
 
-def _with_legend(figure, looks, table, last=(), title=None) -> Figure:
-    """Labels and looks under the figure, in as few columns as its width needs; simulated data come before `last`."""
-    simulated = [("simulated data", _SIMULATED)] if (table["tier"] == "M").any() else []
+def _with_legend(figure, looks, table, title=None) -> Figure:
+    """Labels and looks under the figure, in as few columns as its width needs; then what hatching and a star mean."""
+    simulated = [("ours simulated", _SIMULATED)] if (table["tier"] == "M").any() else []
+    named = [table[column].astype(str) for column in ("label", "panel", "target") if column in table]
+    starred = any(names.str.contains("*", regex=False).any() for names in named)
+    last = [("off printed accuracies", _STAR)] if starred else []
     handles = [
         Patch(label=label, **look) if {"facecolor", "fill"} & look.keys() else Line2D([], [], label=label, **look)
         for label, look in (*looks, *simulated, *last)

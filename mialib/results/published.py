@@ -6,6 +6,7 @@ import math
 import operator
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,15 @@ import pandas as pd
 
 from mialib import config
 
-VERDICTS = ("reproduced", "differs", "not comparable")
-CELL = ("dataset", "model", "setting", "metric", "published", "value", "low", "high", "tier", "verdict", "note")
+VERDICTS = ("reproduced", "differs", "undecided", "not comparable")
+CELL = ("dataset", "model", "setting", "metric", "published", "std", "tolerance", "value", "low", "high", "tier")
+CELL += ("verdict", "point_verdict", "primary", "chance", "cause", "note")
 TIERS = {"R": "real", "S": "substitute", "M": "simulated"}
-# A guesser's are .5 on equally many members and non-members; so are its typical class precisions.
-_GUESSED = {
-    *("attack_precision", "attack_total_acc", "class_precision_mean"),
-    *("class_precision_p25", "class_precision_p50", "class_precision_p75", "class_precision_p50_points"),
-}
+FEWEST = {"classes": 5, "records": 20}  # an interval over fewer, or from fewer of a side, bears no verdict
+_ABSENT = "not computed in this run"
+_FAR = re.compile(r"(.*_)?far(@.*)?")
 _REQUIRED = ("dataset", "setting", "metric", "value", "low", "high", "tier")
-_OPTIONAL = ("model", "variant", "note", "not_comparable")
+_OPTIONAL = ("model", "variant", "note", "not_comparable", "classes", "records", "members")
 _key = operator.itemgetter("dataset", "setting", "metric")
 
 
@@ -40,12 +40,13 @@ def tables() -> list[str]:
 
 
 def load(name: str) -> pd.DataFrame:
-    """One published table: columns dataset, model, setting, metric, published, tolerance, source, in file order.
+    """One published table: dataset, model, setting, metric, published, std, tolerance, primary, source, in file order.
 
     `setting` is the content of the column of that name, or of the one that `facts` names: Table III's mitigation,
     Fig 4's training size, "all" where each data set has one setting; "AlexNet, correct" for Rezaei & Liu. `tolerance`
-    is absolute and was fixed before any run. `published` is nan where the paper prints a dash. ValueError if the name
-    is unknown or the file malformed.
+    is absolute and was fixed before any run, as was `primary`, the variant that the headline counts. `published` is nan
+    where the paper prints a dash, `std` where it prints no spread; files without std or primary have none. ValueError
+    if the name is unknown or the file malformed.
     """
     path, setting = _path(name), facts()["setting"].get(name, "setting")
     if name not in (facts()["setting"].keys() | tables()):
@@ -53,9 +54,11 @@ def load(name: str) -> pd.DataFrame:
     columns = ["dataset", "model", setting, "metric", "value", "tolerance", "source"]
     table = _read(path, columns)
     dash = table["raw"].eq("-") if "raw" in table else False
-    table = table[columns].rename(columns={setting: "setting", "value": "published"})
-    for column in ("published", "tolerance"):
-        table[column] = _numbers(path, table[column], low=0, blank=dash)
+    table = table.assign(**{column: "" for column in ("std", "primary") if column not in table})
+    table = table[[*columns[:5], "std", "tolerance", "primary", "source"]]
+    table = table.rename(columns={setting: "setting", "value": "published"})
+    for column, blank in (("published", dash), ("std", True), ("tolerance", dash)):
+        table[column] = _numbers(path, table[column], low=0, blank=blank)
     if (twice := table.duplicated(["dataset", "setting", "metric"])).any():
         raise ValueError(f"{path.name}, line {twice.idxmax() + 2}: this data set, setting and metric came before")
     return table
@@ -77,16 +80,19 @@ def points(name: str) -> pd.DataFrame:
 
 
 def compare(ours: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Our results beside the published table `name`: one cell (keys CELL) a published number, then ours without one.
+    """Our results beside the published table `name`: cells (keys CELL), published numbers first, then ours without one.
 
-    Each result has dataset, setting, metric (together the key into `load(name)`), value, low, high and tier
-    ("R" real, "S" substitute, "M" simulated), and may have model (what we ran), note, not_comparable (why a
-    verdict would mean nothing, e.g. "demo profile") and variant, which sets apart several results held against
-    one published number (a training size) and is added to the cell's setting.
+    Each result has dataset, setting, metric (together the key into `load(name)`), value, low, high (its 95 % interval)
+    and tier ("R" real, "S" substitute, "M" simulated), and may have model (what we ran), note, not_comparable (why a
+    verdict would mean nothing, e.g. "demo profile"), classes (how many its interval is over), records (the fewest of
+    a side that it rests on), members (their share among the records asked; 1/2) and variant, which sets apart
+    several results held against one published number (a training size) and is added to the cell's setting.
 
-    Verdict: "not comparable" for simulated data, a given reason or an undefined value, and where either side is
-    missing; else "reproduced" if |value - published| <= tolerance, else "differs". Nothing published is dropped.
-    ValueError for missing or unknown keys, an unknown tier, or two results with the same key.
+    Verdicts are those of data/published/README.md, "The rule": see `verdict`, and `_reasons` for "not comparable".
+    `point_verdict` is that of the value alone, `chance` the `baseline`, `cause` why there is no clear verdict.
+    `primary` marks the one cell of each published number that `counts` counts: the result of the variant that the
+    table names, or one "not computed in this run". Nothing published is dropped. ValueError for missing or unknown
+    keys, an unknown tier, an interval that ends before it begins, or two results with the same key.
     """
     results: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for result in ours:
@@ -96,16 +102,55 @@ def compare(ours: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]
             named = ", ".join(filter(None, (*_key(result), variant)))
             raise ValueError(f"two results for {named}; give each its own `variant`")
         same_key[variant] = result
-    rows = [(row, results.pop(_key(row), {"": None})) for row in load(name).to_dict("records")]
-    rows += [(None, found) for found in results.values()]
-    return [_cell(result, row) for row, found in rows for result in found.values()]
+    rows = {_key(row): row for row in load(name).to_dict("records")}
+    cells = []
+    for key in [*rows, *(key for key in results if key not in rows)]:
+        row, found = rows.get(key), results.get(key, {})
+        cells += [_cell(result, row, results) for result in found.values()]
+        if row and row["primary"] not in found:
+            absent = dict.fromkeys(("value", "low", "high", "tier")) | {"variant": row["primary"]}
+            cells.append(_cell(row | absent | {"not_comparable": _ABSENT}, row, results))
+    return cells
+
+
+def verdict(low: float | None, high: float | None, published: float, tolerance: float) -> str:
+    """What our interval says of published ± tolerance: it lies within (ends included), wholly outside, or neither.
+
+    Without an interval it is "undecided". Rounded, so that .73 against .68 is inside a tolerance of .05 whatever the
+    binary fractions say.
+    """
+    if low is None or high is None:
+        return "undecided"
+    if round(min(low - published, published - high) + tolerance, 9) >= 0:
+        return "reproduced"
+    return "differs" if round(max(low - published, published - high) - tolerance, 9) > 0 else "undecided"
+
+
+def baseline(metric: str, members: float = 0.5) -> float | None:
+    """What guessing reaches on a published metric, where `members` is the share of members; None where nothing does.
+
+    Whoever calls everyone a member has recall 1 and precision `members`, in each class too if all have that share;
+    Table 2's rates of non-members are those of whoever calls everyone a non-member. Accuracy is that of the
+    larger side, and averages over both sides are 1/2. FAR has no such level, nor has what is no attack's rate.
+    """
+    rate = re.sub(r"@.*|_(?:mean|p\d+)(?:_points)?$", "", metric)
+    if "balanced_acc" in rate or "macro" in rate:
+        return 0.5
+    if rate in ("attack_recall", "class_recall", "recall_member", "recall_nonmember"):
+        return 1.0
+    levels = dict.fromkeys(("attack_precision", "class_precision", "precision_member"), members)
+    levels |= dict.fromkeys(("attack_acc", "attack_total_acc"), max(members, 1 - members))
+    levels |= {"precision_nonmember": 1 - members, "attack_f1": 2 * members / (1 + members)}
+    return levels.get(rate)
 
 
 def scorecard(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The cells as a table to look at: dataset, setting, metric, published, ours, low, high, tier, verdict."""
-    table = pd.DataFrame(list(cells), columns=list(CELL)).drop(columns=["model", "note"])
-    table = table.rename(columns={"value": "ours"})
-    return table.astype(dict.fromkeys(("published", "ours", "low", "high"), float))
+    """The cells as a table to look at, the published spread beside the published value, and which reading it is."""
+    table = pd.DataFrame(list(cells), columns=list(CELL)).rename(columns={"value": "ours"})
+    table["reading"] = table["primary"].map({True: "primary", False: "other"})
+    shown = ["dataset", "setting", "metric", "published", "std", "ours", "low", "high", "tier", "reading"]
+    table = table[[*shown, "verdict", "point_verdict"]]
+    return table.astype(dict.fromkeys(("published", "std", "ours", "low", "high"), float))
 
 
 def side_by_side(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -139,10 +184,48 @@ def implied(name: str) -> pd.DataFrame:
     return table.merge(found, on=key)[[*key, "published", "implied"]]
 
 
+def primary(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cells that stand for the distinct published numbers, one each: their primary readings."""
+    return [cell for cell in cells if cell["published"] is not None and cell.get("primary", True)]
+
+
 def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many cells have each verdict, in the order of VERDICTS."""
-    found = [cell["verdict"] for cell in cells]
+    """How many distinct published numbers have each verdict, by their primary reading, in the order of VERDICTS.
+
+    All that counts verdicts does so here: notebooks, readings, gallery, site, citations, overview.
+    """
+    found = [cell["verdict"] for cell in primary(cells)]
     return {verdict: found.count(verdict) for verdict in VERDICTS}
+
+
+def guessed(cells: Iterable[Mapping[str, Any]]) -> int:
+    """How many of the numbers that `counts` has as reproduced are reached by guessing too."""
+    return sum(cell["verdict"] == "reproduced" and _meets_chance(cell) for cell in primary(cells))
+
+
+def causes(cells: Iterable[Mapping[str, Any]], kind: str) -> Counter[str]:
+    """Cause -> how many of the numbers that `counts` has under a verdict have it; the commonest first."""
+    found = Counter(cell.get("cause") or "no cause is given" for cell in primary(cells) if cell["verdict"] == kind)
+    return Counter(dict(found.most_common()))
+
+
+def headline(cells: Iterable[Mapping[str, Any]]) -> str:
+    """The counts in words: "27 published numbers: 9 reproduced (2 of them reached by guessing too), 3 differ, …".
+
+    Of the causes of "not comparable" the three commonest are named.
+    """
+    cells = primary(cells)
+    if not cells:
+        return "No published numbers."
+    same, other, unclear, neither = counts(cells).values()
+    chance = f" ({count} of them reached by guessing too)" if (count := guessed(cells)) else ""
+    found = list(causes(cells, "not comparable").items())
+    named = [f"{cause.replace('; ', ' and ')}: {count}" for cause, count in found[:3]]
+    if len(found) > 3:
+        named.append(f"other causes: {sum(count for _, count in found[3:])}")
+    because = f" ({', '.join(named)})" if named else ""
+    counted = f"{same} reproduced{chance}, {other} differ, {unclear} undecided, {neither} not comparable{because}"
+    return f"{len(cells)} published number{'s' if len(cells) > 1 else ''}: {counted}."
 
 
 def check_tiers(tiers: Iterable[str]) -> None:
@@ -193,33 +276,76 @@ def _check(result):
     if unknown := [key for key in result if key not in (*_REQUIRED, *_OPTIONAL)]:
         raise ValueError(f"a result has unknown keys {', '.join(unknown)}; {valid}")
     check_tiers([result["tier"]])
+    low, high = (_number(result[end]) for end in ("low", "high"))
+    if None not in (low, high) and low > high:
+        raise ValueError(f"the interval of {', '.join(_key(result))} ends at {high:g} before it begins at {low:g}")
 
 
-def _cell(result, row):
-    """Our result beside the published row; None for the one that there is not."""
-    blank = dict.fromkeys(("value", "low", "high", "tier")) | {"not_comparable": "not computed in this run"}
-    about, printed = result or row | blank, _number(row["published"]) if row else None
-    value, low, high = (_number(about[end]) for end in ("value", "low", "high"))
-    model, verdict = about.get("model") or (row["model"] if row else ""), "not comparable"
-    remarks = [
-        "simulated data" if about["tier"] == "M" else "",
-        about.get("not_comparable", ""),
-        "undefined value" if result and value is None else "",
-        "no published number" if result and printed is None else "",
-    ]
-    if not any(remarks):
-        # Rounded, so that .73 against .68 is inside a tolerance of .05 whatever the binary fractions say.
-        verdict = "reproduced" if round(abs(value - printed), 9) <= row["tolerance"] else "differs"
-        remarks = [f"tolerance {row['tolerance']:g}"]
-        guessed = row["metric"] in _GUESSED or "balanced_acc" in row["metric"]
-        if guessed and abs(printed - 0.5) <= row["tolerance"]:
-            remarks.append("chance (0.5) is within the tolerance too")
+def _cell(result, row, results):
+    """Our result beside the published row; None for the one that there is not. `results`: all, by key and variant."""
+    printed, std, tolerance = (_number(row[key]) if row else None for key in ("published", "std", "tolerance"))
+    value, low, high = (_number(result[end]) for end in ("value", "low", "high"))
+    model = result.get("model") or (row["model"] if row else "")
+    chance = baseline(result["metric"], result.get("members", 0.5))
+    cell = dict(zip(CELL, (result["dataset"], model, "", result["metric"], printed, std, tolerance), strict=False))
+    cell |= {"value": value, "low": low, "high": high, "tier": result["tier"], "chance": chance}
+    cell["primary"] = row is not None and result.get("variant", "") == row["primary"]
+    cell["setting"] = ", ".join(filter(None, (result["setting"], result.get("variant", ""))))
+    always, by_rule = _reasons(result, printed, results)
+    cell["point_verdict"] = cell["verdict"] = "not comparable"
+    if not always:
+        cell["point_verdict"] = "reproduced" if round(abs(value - printed), 9) <= tolerance else "differs"
+    if not (always or by_rule):
+        cell["verdict"] = verdict(low, high, printed, tolerance)
+    cell["cause"] = "; ".join(always or by_rule)
+    if cell["verdict"] == "undecided":
+        cell["cause"] = "no interval" if None in (low, high) else "the interval crosses the tolerance"
+    remarks = [cell["cause"], "" if always else f"tolerance {tolerance:g}"]
+    if not always and _meets_chance(cell):
+        remarks.append(f"chance ({chance:.3g}) is within the tolerance too")
     if row and model != row["model"]:
         remarks.append(f"published for {row['model']}")
-    note = "; ".join(filter(None, (*remarks, about.get("note", ""))))
-    setting = ", ".join(filter(None, (about["setting"], about.get("variant", ""))))
-    identity = about["dataset"], model, setting, about["metric"], printed
-    return dict(zip(CELL, (*identity, value, low, high, about["tier"], verdict, note), strict=True))
+    cell["note"] = "; ".join(filter(None, (*remarks, result.get("note", ""))))
+    return {key: cell[key] for key in CELL}
+
+
+def _reasons(result, printed, results):
+    """Why a result has no verdict: by what it is, and, only where that is nothing, by the rule of what supports one."""
+    absent = result.get("not_comparable", "")
+    always = [
+        "simulated data" if result["tier"] == "M" else "",
+        absent,
+        "undefined value" if _number(result["value"]) is None and absent != _ABSENT else "",
+        "no published number" if printed is None and absent != _ABSENT else "",
+    ]
+    few = [
+        f"fewer than {fewest} {what}"
+        for what, fewest in FEWEST.items()
+        if (number := _number(result.get(what))) is not None and number < fewest
+    ]
+    always = [reason for reason in always if reason]
+    return always, few or ([reason] if (reason := _tells_nothing(result, results)) else [])
+
+
+def _tells_nothing(result, results):
+    """Why a false-alarm rate has no verdict: the balanced accuracy of its attack is not known to leave 1/2."""
+    if not _FAR.fullmatch(result["metric"]):
+        return ""
+    # That of the same variant, or of the nearest one that says less: FAR may be read with the labels swapped.
+    parts = set(result.get("variant", "").split(", "))
+    beside = results.get((result["dataset"], result["setting"], result["metric"].replace("far", "balanced_acc")), {})
+    near = {variant: kept for variant in beside if (kept := set(variant.split(", ")) - {""}) <= parts}
+    if not near:
+        return "FAR without a balanced accuracy beside it"
+    low, high = (_number(beside[max(near, key=lambda variant: len(near[variant]))][end]) for end in ("low", "high"))
+    leaves = None not in (low, high) and not low <= 0.5 <= high
+    return "" if leaves else "FAR of an attack whose balanced accuracy may be .5"
+
+
+def _meets_chance(cell):
+    """Whether what guessing reaches is within the tolerance too."""
+    known = None not in (cell.get("chance"), cell["published"])
+    return known and round(abs(cell["published"] - cell["chance"]), 9) <= cell["tolerance"]
 
 
 def _number(value):

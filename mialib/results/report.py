@@ -9,7 +9,7 @@ import io
 import json
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,47 @@ def records(profile: str) -> list[dict[str, Any]]:
 
 
 def scores(profile: str) -> pd.DataFrame:
-    """How many published numbers each exhibit of `profile` has under each verdict."""
-    rows = [{"exhibit": record["exhibit"]} | published.counts(_printed(record)) for record in records(profile)]
-    return pd.DataFrame(rows, columns=["exhibit", *published.VERDICTS]).set_index("exhibit")
+    """How many distinct published numbers each exhibit of `profile` has, and how many of them under each verdict."""
+    rows = [{"exhibit": record["exhibit"]} | counted(record["cells"]) for record in records(profile)]
+    return pd.DataFrame(rows, columns=["exhibit", *counted([])]).set_index("exhibit")
+
+
+def counted(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Published numbers, those under each verdict, and of those reproduced the ones that guessing reaches too."""
+    cells = published.primary(cells)
+    same, *others = published.counts(cells).items()
+    both = [("published numbers", len(cells)), same, ("of them by guessing too", published.guessed(cells))]
+    return dict([*both, *others])
+
+
+def remaining(profile: str) -> pd.DataFrame:
+    """What keeps the published numbers of `profile` from being reproduced: a row a verdict and cause.
+
+    Columns verdict, cause, numbers (distinct published ones that have this cause), alone (those that have no other
+    cause), exhibits. Numbers that differ stand by data set and model; what was tried is in their notebooks.
+    """
+    rows = []
+    for record in records(profile):
+        for cell in published.primary(record["cells"]):
+            named = [f"{cell['dataset']}, {cell['model']}"] if cell["verdict"] == "differs" else []
+            causes = named or cell.get("cause", "").split("; ")
+            for cause in causes if cell["verdict"] != "reproduced" else []:
+                about = {"verdict": cell["verdict"], "cause": cause, "exhibits": record["exhibit"]}
+                rows.append(about | {"numbers": 1, "alone": len(causes) == 1})
+    table = pd.DataFrame(rows, columns=["verdict", "cause", "numbers", "alone", "exhibits"])
+    table["verdict"] = pd.Categorical(table["verdict"], published.VERDICTS)
+    grouped = table.groupby(["verdict", "cause"], observed=True, as_index=False)
+    table = grouped.agg({"numbers": "sum", "alone": "sum", "exhibits": lambda names: "; ".join(dict.fromkeys(names))})
+    return table.sort_values(["verdict", "numbers"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
 def scorecard(profile: str) -> pd.DataFrame:
-    """Every published number of `profile`'s records beside ours: one row a cell, with exhibit and note."""
-    tables = [
-        published.scorecard(cells).assign(exhibit=record["exhibit"], note=[cell["note"] for cell in cells])
-        for record in records(profile)
-        if (cells := _printed(record))
-    ]
+    """Every published number of `profile`'s records beside ours, by its primary reading, with exhibit and note."""
+    tables = []
+    for record in records(profile):
+        cells = published.primary(record["cells"])
+        about = {"exhibit": record["exhibit"], "note": [cell["note"] for cell in cells]}
+        tables.append(published.scorecard(cells).drop(columns="reading").assign(**about))
     return pd.concat(tables).set_index(["exhibit", "dataset", "setting", "metric"]) if tables else pd.DataFrame()
 
 
@@ -89,11 +118,6 @@ def compact(table: pd.DataFrame) -> str:
     return re.sub(r"\s*\n\s*", "", html).replace("<tr", "\n<tr")
 
 
-def _printed(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cells of a record that a paper prints a number for; the others are in the record and its notebook."""
-    return [cell for cell in record["cells"] if cell["published"] is not None]
-
-
 HEADINGS = ("What comes out", "What differs and why", "What to take away")
 
 
@@ -102,8 +126,9 @@ def reading(run: runs.Run, comes_out: str, differs: str, take_away: str) -> Mark
 
     Numbers stand in the texts as {what: data set | setting | metric}, the three as the record has them: "value" is
     ours, "interval" its ends, "published" the paper's, "verdict" the word; "range" is the smallest and the largest of
-    ours where data set, setting and metric are patterns (*); {count: reproduced} counts published numbers. One that
-    this run has no cell for is "n/a": texts are written for laptop. ValueError for an unknown `what`.
+    ours where data set, setting and metric are patterns (*); {count: reproduced} counts distinct published numbers by
+    their primary reading, as `counted` does and by its names. One that this run has no cell for is "n/a": texts are
+    written for laptop. ValueError for an unknown `what`.
     """
     path = config.figures_dir(run.profile) / f"{run.notebook}.json"
     texts = filled((comes_out, differs, take_away), json.loads(path.read_text(encoding="utf-8"))["cells"])
@@ -128,7 +153,10 @@ def filled(texts: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> list[str
 
 def _asked(what: str, where: str, cells: Sequence[Mapping[str, Any]]) -> str:
     if what == "count":
-        return str(sum(cell["verdict"] == where and cell["published"] is not None for cell in cells))
+        numbers = counted(cells)
+        if where not in numbers:
+            raise ValueError(f"{{count: {where}}} is none of {', '.join(numbers)}")
+        return str(numbers[where])
     if what not in ("value", "interval", "published", "verdict", "range"):
         raise ValueError(f"{{{what}: …}} is none of value, interval, published, verdict, range, count")
     parts = [part.strip() for part in where.split("|")]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_curve
 
 from mialib import metrics, runs
 from mialib.attacks import Attacked, Observations, Result, signals
@@ -77,6 +78,38 @@ def learnt(seen: Observations) -> pd.DataFrame:
     return pd.DataFrame({"share": share, "train_acc": train, "test_acc": test, "gap": train - test})
 
 
+def roc(about: Mapping, member: np.ndarray, score: np.ndarray) -> pd.DataFrame:
+    """The points of an attack's ROC curve, a row a threshold, as `plots.roc` draws them.
+
+    `member`: (n,) bool, both kinds of record among them. `score`: (n,), higher for members. Columns:
+    those of `about`, fpr, tpr, non_members (their number).
+    """
+    fpr, tpr, _ = roc_curve(member, score)
+    return pd.DataFrame(dict(about) | {"fpr": fpr, "tpr": tpr, "non_members": int((~np.asarray(member, bool)).sum())})
+
+
+def averages(attacked: Attacked, attack: str = "nn") -> pd.DataFrame:
+    """Rows of `summary` for macro_precision, the mean of the precisions on members and on non-members.
+
+    Recall averaged alike is the balanced accuracy. Values are means over the targets with Student's t interval; with
+    one target, a bootstrap over its records.
+    """
+    each = []
+    for seen, result in pairs(attacked, attack):
+        found = metrics.evaluate(seen.member, result.score, result.predicted)
+        each.append({"macro_precision": (found["precision"] + found["precision_nonmember"]) / 2})
+    numbers = metrics.over_seeds(each)
+    if len(each) == 1:
+        seen, result = pairs(attacked, attack)[0]
+        rng = runs.stream(*attacked.words, attack, "averages")
+        sides = [result.predicted[seen.member == side] for side in (True, False)]
+        hits, alarms = (rng.binomial(len(side), side.mean(), 1000) for side in sides)
+        drawn = metrics.rates(hits, len(sides[0]) - hits, alarms, len(sides[1]) - alarms)
+        ends = np.nanquantile((drawn["precision"] + drawn["precision_nonmember"]) / 2, (0.025, 0.975))
+        numbers["macro_precision"] = numbers["macro_precision"][0], *ends
+    return rows(attacked.about, attack, numbers)
+
+
 def across_classes(attacked: Attacked, attack: str = "nn") -> pd.DataFrame:
     """Mean and percentiles over the true classes of precision and recall, as rows of `summary`.
 
@@ -102,6 +135,14 @@ def each_class(attacked: Attacked, attack: str = "nn") -> pd.DataFrame:
     each = [class_points(*pair).rename_axis("class").reset_index() for pair in pairs(attacked, attack)]
     table = pd.concat([points.assign(**attacked.about, target=i) for i, points in enumerate(each)], ignore_index=True)
     return table[[*attacked.about, "target", "class", "precision", "recall"]]
+
+
+def with_zeros(classes: pd.DataFrame) -> pd.Series:
+    """Column precision of `each_class`, 0 for a class that has members and none who is called one.
+
+    So Shokri et al. 2017, Fig 9, count such classes; to leave them out would hide where an attack fails.
+    """
+    return classes["precision"].fillna(0).where(classes["recall"].notna())
 
 
 def class_points(seen: Observations, result: Result) -> pd.DataFrame:
@@ -141,6 +182,72 @@ def _bootstrapped(seen: Observations, result: Result, rng: np.random.Generator) 
     spread = _statistics(class_rates(drawn[0], hits + missed - drawn[0], drawn[1]))
     found = _statistics(class_rates(hits, missed, false))
     return {m: (value, *np.quantile(spread[m], (0.025, 0.975))) for m, value in found.items()}
+
+
+def by_record(attacked: Attacked) -> pd.DataFrame:
+    """What the targets say of each record: a row a record, one target after another.
+
+    Columns dataset, tier, n_classes, target, class, member, correct (the largest entry is the true class), uncertainty
+    and accuracy (the probability given to the true class), as in Shokri et al. 2017, VII and Fig 12.
+    ValueError where a mitigation left no probabilities.
+    """
+    each = [
+        pd.DataFrame(
+            {"dataset": attacked.about["dataset"], "tier": attacked.about["tier"]}
+            | {"n_classes": seen.vectors.shape[1], "target": number, "class": seen.y, "member": seen.member}
+            | {"correct": signals.correct(seen.vectors, seen.y)}
+            | {"uncertainty": signals.uncertainty(seen.vectors), "accuracy": _confidence(seen)}
+        )
+        for number, seen in enumerate(attacked.records)
+    ]
+    return pd.concat(each, ignore_index=True)
+
+
+def _confidence(seen: Observations) -> np.ndarray:
+    return np.clip(signals.true_class(seen.vectors, seen.y), 0, 1)  # float32 may round a sum to more than one
+
+
+def overlaps(attacked: Attacked, repeats: int = 1000) -> pd.DataFrame:
+    """How alike members and non-members look (Shokri et al. 2017, Fig 12), all classes together, as rows of `summary`.
+
+    Metrics uncertainty_overlap and accuracy_overlap: `metrics.overlap` of `by_record`'s columns, in ten bins. Values
+    are means over the targets with Student's t interval; with one target, a bootstrap over its records (members and
+    non-members resampled separately). Of equally many members and non-members, no attack that knew these histograms
+    and nothing else would be right on more than 1 - overlap / 2.
+    """
+    shares = [_histograms(seen) for seen in attacked.records]
+    each = [{metric: np.minimum(*pair).sum() for metric, pair in pairs.items()} for pairs in shares]
+    numbers = metrics.over_seeds(each)
+    if len(shares) == 1:
+        rng, counts = runs.stream(*attacked.words, "overlaps"), np.bincount(~attacked.records[0].member)
+        for metric, pair in shares[0].items():
+            drawn = [rng.multinomial(count, side, repeats) / count for count, side in zip(counts, pair, strict=True)]
+            numbers[metric] = numbers[metric][0], *np.quantile(np.minimum(*drawn).sum(1), (0.025, 0.975))
+    return rows(attacked.about, "target", numbers)
+
+
+def _histograms(seen: Observations) -> dict[str, list[np.ndarray]]:
+    """Metric of `overlaps` -> the histograms of members and of non-members."""
+    values = {"uncertainty": signals.uncertainty(seen.vectors), "accuracy": _confidence(seen)}
+    return {
+        f"{signal}_overlap": [metrics.histogram(value[seen.member == side]) for side in (True, False)]
+        for signal, value in values.items()
+    }
+
+
+def class_overlaps(records: pd.DataFrame) -> pd.DataFrame:
+    """The overlaps within each class of `by_record`, all targets together: dataset, class, members, non_members, ….
+
+    A class with members or non-members only has nan. Few records make two like samples look unlike.
+    """
+    found = []
+    for (dataset, label), here in records.groupby(["dataset", "class"], sort=False):
+        members, others = (here[here["member"] == side] for side in (True, False))
+        found.append({"dataset": dataset, "class": label, "members": len(members), "non_members": len(others)})
+        for signal in ("uncertainty", "accuracy"):
+            both = len(members) and len(others)
+            found[-1][f"{signal}_overlap"] = metrics.overlap(members[signal], others[signal]) if both else np.nan
+    return pd.DataFrame(found)
 
 
 def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.DataFrame:

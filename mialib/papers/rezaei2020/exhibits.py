@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import types
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,20 +14,31 @@ from mialib.attacks import SUBSETS, signals, subset
 from mialib.models import targets as networks
 from mialib.models.targets import Trained
 from mialib.papers.rezaei2020 import experiments
-from mialib.papers.rezaei2020.experiments import PRINTED
+from mialib.results import published
+
+NEAR = 0.02  # of the printed train and test accuracy, as the tolerance of either
 
 
 def caveat(name: str, profile: str) -> str:
-    """Why a target's numbers are not held against the paper's; "" where its network and schedule are comparable.
+    """Why a target's numbers are not held against the paper's; "" where it is at the printed operating point.
 
-    The paper attacked models that others had trained, so another ResNet trained by others counts.
+    That is where train and test accuracy are both within NEAR of those in Table 3, whoever trained it.
     """
-    ours, theirs = experiments.targets(profile)[name], experiments.targets("paper")[name]
     if profile == "demo":
         return "demo profile"
-    if ours.weights or (ours.network, ours.epochs) == (theirs.network, theirs.epochs):
+    ours, theirs = experiments.operating_point(name, profile), printed_point(name)
+    if all(round(abs(one - other), 9) <= NEAR for one, other in zip(ours, theirs, strict=True)):
         return ""
-    return f"{ours.network} trained for {ours.epochs} epochs in place of {theirs.network} for {theirs.epochs}"
+    said = [" and ".join(map(published.short, point)) for point in (ours, theirs)]
+    return f"train and test accuracy {said[0]}, printed {said[1]}"
+
+
+def printed_point(name: str) -> tuple[float, float]:
+    """Train and test accuracy of a target as the paper prints them (Table 3)."""
+    dataset, model = experiments.called(name)
+    table = published.load("rezaei_table3").set_index(["dataset", "setting", "metric"])["published"]
+    train, test = (float(table[dataset, f"{model}, all", metric]) for metric in experiments.METRICS)
+    return train, test
 
 
 def printed(
@@ -36,56 +49,139 @@ def printed(
     value: float,
     low: float = math.nan,
     high: float = math.nan,
-    **more: str,
+    variant: str = "",
+    not_comparable: str = "",
+    **more: str | int | float,
 ) -> dict:
     """A number of ours on target `name`, as `published.compare` takes it for one of Rezaei & Liu's tables.
 
-    `subset`: "all", "correct" or "misclassified"; `metric` as the table has it; rates are fractions. `more` adds
-    variant or note, or replaces what is filled in (Table 2: setting="5:1, MI Attack"). ValueError for an unknown name.
+    `subset`: "all", "correct" or "misclassified"; `metric` as the table has it; rates are fractions. The variant is
+    followed by that of the target ("last epoch"), a reason in `not_comparable` preceded by the target's `caveat`.
+    `more` adds note, classes, records or members, or replaces what is filled in (Table 2: setting="5:1, MI Attack").
+    ValueError for an unknown name.
     """
-    if name not in experiments.targets(profile):
-        raise ValueError(
-            f"unknown target {name!r}; valid in profile {profile}: {', '.join(experiments.targets(profile))}"
-        )
-    dataset, model = PRINTED[name]
+    run, (dataset, model) = _network(name, profile), experiments.called(name)
     return {
         "dataset": dataset,
-        "model": _network(name, profile),
+        "model": run,
         "setting": f"{model}, {subset}",
         "metric": metric,
         "value": value,
         "low": low,
         "high": high,
+        "variant": ", ".join(filter(None, (variant, experiments.variant(name, profile)))),
         "tier": "S" if profile == "demo" else "R",  # the image sets are never simulated
-        "not_comparable": caveat(name, profile),
+        "not_comparable": "; ".join(filter(None, (caveat(name, profile), not_comparable))),
     } | more
+
+
+def cell(row: Any, profile: str, metric: str, **more: str) -> dict:
+    """`printed` of a row (a named tuple) of `known.over_classes` with columns target and subset too."""
+    about = {"classes": int(row.classes), "records": int(row.records)}
+    about |= {"members": float(row.members)} if 0 < row.members < 1 else {}
+    return printed(row.target, profile, row.subset, metric, row.value, row.low, row.high, **about | more)
+
+
+def fewer_records(trained: Trained, asked: int, classes: int) -> str:
+    """Why attacks on the first `asked` records of a class, side and subset are not the paper's; "" where they are.
+
+    The released code takes 400, or all non-members that a class has, of every class.
+    """
+    full = experiments.SIZES["records"]["paper"]["all"]
+    full = min(full, int(np.bincount(trained.data.y[~trained.data.member]).max()))
+    few = f"{asked} records of a class and side in place of {full}" if asked < full else ""
+    some = f"{classes} classes in place of {trained.data.classes}" if classes < trained.data.classes else ""
+    return " and ".join(filter(None, (few, some)))
+
+
+def another_distance(trained: Trained, profile: str, subset: str, protocol: str) -> str:
+    """Why a mean distance is not the printed one, which the released code clips, of as many records; "" where it is."""
+    data, _ = experiments.called(trained.name)
+    if protocol == "minimal":
+        return "another quantity: the nearest boundary, not where the printed search ends"
+    if protocol == "paper" and (data, subset) != ("MNIST", "correct"):
+        return "another quantity: the printed one is mostly a clip"
+    if protocol == "released-code" and trained.target.scale == "imagenet":
+        return "its pixels are normalised by another scale, on which a clip depends"
+    return fewer_records(trained, *experiments.sampled(trained.name, profile, protocol))
+
+
+def distance_cell(trained: Trained, profile: str, subset: str, protocol: str, metric: str, row: pd.Series) -> dict:
+    """A rate of the attack on distances as `published.compare` takes it; row: of `known.over_classes`.
+
+    metric: balanced_accuracy, fnr (the printed FAR, since the released script labels members 0) or fpr.
+    """
+    kinds = {"balanced_accuracy": ("attack_balanced_acc", ""), "fpr": ("attack_far", ", corrected")}
+    printed_as, way = (kinds | {"fnr": ("attack_far", ", labels swapped, as released")})[metric]
+    reason = fewer_records(trained, *experiments.sampled(trained.name, profile, protocol))
+    if metric == "fpr":
+        reason = "another quantity: the printed FAR is the share of members called non-members"
+    about = types.SimpleNamespace(target=trained.name, subset=subset, **row)
+    more = {"variant": protocol + way, "note": f"{row['classes']:.0f} classes", "not_comparable": reason}
+    return cell(about, profile, printed_as, **more)
+
+
+def searched_less(profile: str, attack: str) -> str:
+    """Why the best of nine attacks is not the paper's where the random searches draw fewer settings; "" otherwise."""
+    ours, full = (experiments.SEARCH[each] for each in (profile, "paper"))
+    if attack != "best" or ours == full:
+        return ""
+    return f"{ours.forest} and {ours.xgboost} random-search draws in place of {full.forest} and {full.xgboost}"
 
 
 def _network(name: str, profile: str) -> str:
     """What was run: "ResNet-56" where the paper says "ResNet"."""
-    _, *shape = experiments.targets(profile)[name].network.split("-")
-    return "-".join([PRINTED[name][1], *shape])
+    _, *shape = experiments.target(name, profile).network.split("-")
+    return "-".join([experiments.called(name)[1], *shape])
 
 
 def label(name: str, profile: str) -> str:
-    """A target as figures call it: "CIFAR-10 AlexNet", with a star where a caveat keeps it from a verdict."""
-    return " ".join(PRINTED[name]) + ("*" if caveat(name, profile) else "")
+    """A target as figures call it: "CIFAR-10 AlexNet, last epoch", with a star where it gets no verdict."""
+    data, _ = experiments.called(name)
+    named = ", ".join(filter(None, (f"{data} {_network(name, profile)}", experiments.variant(name, profile))))
+    return named + ("*" if caveat(name, profile) else "")
 
 
 def attacked_targets(loaded: Iterable[Trained], profile: str) -> pd.DataFrame:
     """One line a target: data, tier, the paper's name of the model, what was run, counts, accuracies, and a caveat."""
     rows = []
     for trained in loaded:
-        dataset, model = PRINTED[trained.name]
+        dataset, model = experiments.called(trained.name)
         right, member = experiments.right(trained), trained.data.member
         rows.append(
             {"data": dataset, "tier": trained.data.tier, "model": model, "run": _network(trained.name, profile)}
             | {"epochs": trained.target.epochs or "by others", "classes": trained.data.classes}
             | {"members": member.sum(), "non-members": (~member).sum()}
             | {"train accuracy": right[member].mean(), "test accuracy": right[~member].mean()}
+            | dict(zip(("printed train", "printed test"), printed_point(trained.name), strict=True))
             | {"not comparable because": caveat(trained.name, profile)}
         )
     return pd.DataFrame(rows)
+
+
+BLIND = {"balanced_accuracy": "blind_balanced_acc", "fpr": "blind_far"}  # what cells call the blind attack's rates
+
+
+def blind_cells(found: pd.DataFrame, profile: str) -> list[dict]:
+    """The blind attack of `experiments.blind` as results for `published.compare`, which has no number beside them."""
+    return [
+        cell(row, profile, BLIND[row.metric], variant="shuffled" if "shuffled" in row.attack else "")
+        for row in found[found["metric"].isin(BLIND)].itertuples()
+    ]
+
+
+def with_intervals(table: pd.DataFrame) -> pd.Series:
+    """Columns value, low, high in words: ".734 (.721 to .747)"."""
+    said = [[published.short(number) for number in row] for row in table[["value", "low", "high"]].to_numpy(float)]
+    texts = [f"{value} ({low} to {high})" if low != "nan" else value for value, low, high in said]
+    return pd.Series(texts, table.index, dtype=object)
+
+
+def blind_table(found: pd.DataFrame) -> pd.DataFrame:
+    """The blind attack with its intervals: a row a target and subset, in the data set's order and shuffled."""
+    shown = found[found["metric"].isin(BLIND)].replace({"metric": {"fpr": "FAR", "balanced_accuracy": "bal. acc."}})
+    shown = shown.assign(said=with_intervals(shown), order=np.where(shown["attack"] == "blind", "as it is", "shuffled"))
+    return shown.set_index(["target", "subset", "metric", "order"])["said"].unstack(["metric", "order"])
 
 
 def confidence_records(trained: Trained) -> pd.DataFrame:
@@ -119,38 +215,19 @@ def mean_vectors(trained: Trained, label: int) -> pd.DataFrame:
 
 
 def confidence_overlaps(records: pd.DataFrame, rng: np.random.Generator, repeats: int = 1000) -> pd.DataFrame:
-    """How alike members and non-members look by their confidence in the true class: a row a subset, columns below.
+    """How alike members and non-members look by their confidence in the true class: a row a subset.
 
-    members, non_members (counts), mean_member, mean_non_member, overlap (`metrics.overlap`, ten bins), low, high
-    (bootstrap over the records, 95 %), if_alike: the mean overlap of two samples of these sizes drawn from the pooled
-    histogram. Few records look unlike by chance, so `overlap` means something beside `if_alike` only. nan where a side
-    has no records.
+    Columns members, non_members (counts), mean_member, mean_non_member, then those of `metrics.overlap_interval`. nan
+    where a side has no records.
     """
     rows = []
     for name in SUBSETS:
         here = of_subset(records, name)
-        sides = [here.loc[here["member"] == side, "confidence"] for side in (True, False)]
+        sides = [here.loc[here["member"] == side, "confidence"].to_numpy() for side in (True, False)]
         row = {"subset": name, "members": len(sides[0]), "non_members": len(sides[1])}
-        row |= {"mean_member": sides[0].mean(), "mean_non_member": sides[1].mean()}
+        found = dict.fromkeys(("overlap", "low", "high", "if_alike"), math.nan)
         if all(map(len, sides)):
-            shares = [metrics.histogram(values) for values in sides]
-            pooled = metrics.histogram(pd.concat(sides))
-            drawn, alike = (
-                np.minimum(*(rng.multinomial(len(v), p, repeats) / len(v) for v, p in zip(sides, of, strict=True)))
-                for of in (shares, [pooled, pooled])
-            )
-            low, high = np.quantile(drawn.sum(1), (0.025, 0.975))
-            row |= {"overlap": np.minimum(*shares).sum(), "low": low, "high": high, "if_alike": alike.sum(1).mean()}
-        rows.append(row)
-    columns = [
-        "subset",
-        "members",
-        "non_members",
-        "mean_member",
-        "mean_non_member",
-        "overlap",
-        "low",
-        "high",
-        "if_alike",
-    ]
-    return pd.DataFrame(rows, columns=columns).set_index("subset")
+            found = metrics.overlap_interval(*sides, rng, repeats)
+        means = [values.mean() if len(values) else math.nan for values in sides]
+        rows.append(row | dict(zip(("mean_member", "mean_non_member"), means, strict=True)) | found)
+    return pd.DataFrame(rows).set_index("subset")

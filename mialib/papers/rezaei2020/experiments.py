@@ -1,8 +1,11 @@
 """The experiments of Rezaei & Liu 2020: which targets are attacked, how, and what is measured on them.
 
-Every rate is a mean over the classes, on the last 20 % of each class (see `attacks.known`).
+Every rate is a mean over the classes, on the last 20 % of each class (see `attacks.known`). A target's name is that of
+its training, then "-b" if that was the second one, then "@128" if it was stopped after 128 epochs.
 """
 
+import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,14 +14,18 @@ from scipy import stats
 
 from mialib import metrics, papers, runs
 from mialib.attacks import SUBSETS, Attacked, Observations, Result, boundary, gradients, known, layers, signals, subset
+from mialib.attacks import blind as blindly
 from mialib.attacks.known import Search
 from mialib.models import targets as networks
 from mialib.models.targets import Target, Trained
 
 PAPER = "rezaei2020"
 SIZES = papers.sizes(PAPER)
-SEARCH = {profile: Search(**about) for profile, about in SIZES["search"].items()}
-PRINTED = {  # name of a target: data set and model as the paper prints them
+SEARCH, LAYER_SEARCH = (
+    {profile: Search(**about) for profile, about in SIZES[name].items()} for name in ("search", "layer_search")
+)
+SEEDS, LAYER_SEEDS = SIZES["attack_seeds"], SIZES["layer_seeds"]
+PRINTED = {  # name of a target, without "-b" and "@128": data set and model as the paper prints them
     f"{data}-{model}": (printed, as_printed)
     for data, printed, models_of in (
         ("mnist", "MNIST", {"lenet": "LeNet"}),
@@ -28,7 +35,7 @@ PRINTED = {  # name of a target: data set and model as the paper prints them
     )
     for model, as_printed in models_of.items()
 }
-NINE = tuple((kind, sampling) for kind in ("nn", "forest", "xgboost") for sampling in known.SAMPLINGS)
+VARIANTS = ("", "last epoch", "second training")  # of a target; "" is the one that published numbers are held against
 CHOICES = {"best": "best of nine on the test part", "honest": "honest selection"}  # as tables name them
 METRICS = ("target_train_acc", "target_test_acc")  # the rows of `accuracies`
 RATIOS = {"5:1": 5 / 6, "1:1": 1 / 2, "1:5": 1 / 6}  # members to non-members -> share of members (Table 2)
@@ -43,11 +50,46 @@ def targets(profile: str) -> dict[str, Target]:
     return papers.targets(profile, PAPER)
 
 
-def load(name: str, profile: str) -> Trained:
-    """The target `name` with its weights: `models.targets.load`. ValueError lists the names that `profile` has."""
+def trained_as(name: str) -> str:
+    """The name of a target's training, whichever it was and after however many epochs: a key of PRINTED."""
+    return name.partition("@")[0].removesuffix("-b")
+
+
+def called(name: str) -> tuple[str, str]:
+    """Data set and model of a target as the paper prints them; KeyError for a name that is none."""
+    return PRINTED[trained_as(name)]
+
+
+def variant(name: str, profile: str) -> str:
+    """Which of VARIANTS a target is; "last epoch" where the same training stopped at an epoch is there as well."""
+    training, _, epoch = name.partition("@")
+    if training.endswith("-b"):
+        return "second training"
+    return "last epoch" if not epoch and any(each.startswith(f"{name}@") for each in targets(profile)) else ""
+
+
+def names(profile: str, variants: bool = False) -> list[str]:
+    """Targets of `profile` in the paper's order: one a data set and model, with `variants` also its others."""
+    found = [name for name in targets(profile) if variants or not variant(name, profile)]
+    order = list(PRINTED)
+    return sorted(found, key=lambda name: (order.index(trained_as(name)), VARIANTS.index(variant(name, profile))))
+
+
+def target(name: str, profile: str) -> Target:
+    """The target `name`; ValueError lists the names that `profile` has."""
     if name not in targets(profile):
         raise ValueError(f"unknown target {name!r}; valid in profile {profile}: {', '.join(targets(profile))}")
-    return networks.load(name, targets(profile)[name], profile)
+    return targets(profile)[name]
+
+
+def looked_into(profile: str) -> list[str]:
+    """`names` of the targets that Tables 5 to 7 are about in `profile`."""
+    return [name for name in names(profile) if trained_as(name) in SIZES["looked_into"][profile]]
+
+
+def load(name: str, profile: str) -> Trained:
+    """The target `name` with its weights: `models.targets.load`."""
+    return networks.load(name, target(name, profile), profile)
 
 
 def right(trained: Trained) -> np.ndarray:
@@ -55,47 +97,24 @@ def right(trained: Trained) -> np.ndarray:
     return signals.correct(networks.confidences(trained), trained.data.y)
 
 
+@functools.cache
+def operating_point(name: str, profile: str) -> tuple[float, float]:
+    """Train and test accuracy of a target, which is loaded for it."""
+    train, test = accuracies(load(name, profile))["value"]
+    return float(train), float(test)
+
+
 # --- Tables 1 to 4: nine attacks on confidence vectors --------------------------------------------------------------
 
 
-def confidence_attacks(trained: Trained, search: Search, seed: int) -> Attacked:
+def confidence_attacks(trained: Trained, search: Search, seed: int, seeds: int = 1) -> Attacked:
     """The confidence-based attack: each record's feature is its whole confidence vector."""
-    seen = Observations(networks.confidences(trained), trained.data.y, trained.data.member)
-    return nine_attacks(trained.name, seen, search, seed)
+    return known.nine_attacks(trained.name, seen(trained), search, seed, seeds)
 
 
-def nine_attacks(name: str, seen: Observations, search: Search, seed: int) -> Attacked:
-    """Attack confidence vectors with each of NINE, naively, and with ZeroR, and choose among the nine twice.
-
-    "best" is chosen on the records it is reported on, as in the paper ("the seemingly best MI attack accuracy we
-    achieve over all attack models"). "honest" is chosen by attacks that are trained on the first 60 % of each class
-    and asked about the next 20 %, then trained again on 80 %, and reported on records that had no part in the choice.
-    """
-    vectors, y, member = seen.vectors, seen.y, seen.member
-    hit = signals.correct(vectors, y)
-    first, _ = known.split(y, member)
-    theirs = (vectors[first], y[first], member[first], (seed, "validation", name))
-    answers = {
-        f"{kind}, {sampling}": known.attack(kind, vectors, y, member, (seed, "known", name), sampling, search=search)
-        for kind, sampling in NINE
-    }
-    validation = {  # three quarters of 80 % are 60 %; a class of 15 has 12 of them
-        f"{kind}, {sampling}": known.attack(kind, *theirs, sampling, least=12, search=search, share=0.75)
-        for kind, sampling in NINE
-    }
-    validated = {attack: _balanced(scored, y[first], member[first]) for attack, scored in validation.items()}
-    tested = {attack: _balanced(scored, y, member) for attack, scored in answers.items()}
-    chosen = {why: max(found, key=found.get) for why, found in (("best", tested), ("honest", validated))}
-    asked = next(iter(answers.values()))
-    for attack, called in {"naive": hit[asked.rows], "zeror": np.ones(len(asked.rows), bool)}.items():
-        answers[attack] = Result(called.astype(float), called, asked.skipped, asked.rows)
-    accuracies = [{"train_acc": hit[member].mean(), "test_acc": hit[~member].mean()}]
-    every = {attack: [scored] for attack, scored in answers.items()}
-    return Attacked({"target": name}, accuracies, [seen], every, (seed, name), chosen, validated)
-
-
-def _balanced(scored: Result, y: np.ndarray, member: np.ndarray) -> float:
-    return float(known.per_class(scored, y, member)["balanced_accuracy"].mean())
+def seen(trained: Trained) -> Observations:
+    """A target's confidence vectors on all its records."""
+    return Observations(networks.confidences(trained), trained.data.y, trained.data.member)
 
 
 def _kept(attacked: Attacked, name: str) -> np.ndarray:
@@ -104,9 +123,20 @@ def _kept(attacked: Attacked, name: str) -> np.ndarray:
 
 
 def per_class(attacked: Attacked, attack: str, name: str = "all") -> pd.DataFrame:
-    """`known.per_class` of one attack on a subset: the same attack models, evaluated on those records only."""
-    [seen] = attacked.records
-    return known.per_class(attacked.result(attack), seen.y, seen.member, _kept(attacked, name))
+    """`known.per_class` of one attack on a subset: the same attack models, evaluated on those records only.
+
+    Column seed: an attack that was trained from several has a row a class and seed.
+    """
+    [seen], kept = attacked.records, _kept(attacked, name)
+    again = f"{attacked.chosen.get(attack, attack)}, seed "
+    of_seeds = [answer for answer in attacked.answers if answer.startswith(again)]
+    return pd.concat(
+        [
+            known.per_class(attacked.result(each), seen.y, seen.member, kept).assign(seed=number)
+            for number, each in enumerate([attack, *of_seeds])
+        ],
+        ignore_index=True,
+    )
 
 
 def measured(
@@ -142,42 +172,20 @@ def named(everyone: Iterable[Attacked], target: str, attack: str) -> str:
     return each.chosen.get(attack, "")
 
 
-def difference(attacked: Attacked, a: str = "honest", b: str = "naive", name: str = "all") -> dict[str, float]:
-    """Balanced accuracy of attack `a` minus that of `b`, class by class: value, low, high (95 % Student t)."""
-    left, other = (per_class(attacked, attack, name)["balanced_accuracy"] for attack in (a, b))
-    gaps = (left - other).dropna().to_numpy()
-    return dict(zip(("value", "low", "high"), metrics.mean_interval(gaps, -1, 1), strict=True))
+def difference(attacked: Attacked, a: str = "honest", b: str = "naive") -> dict[str, float]:
+    """Balanced accuracy of attack `a` minus the mean of `b`'s, class by class: value, low, high (`known.interval`)."""
+    tables = [per_class(attacked, attack) for attack in (a, b)]
+    left, other = (table.pivot(index="class", columns="seed", values="balanced_accuracy") for table in tables)
+    left, other = left[other.notna().any(axis=1)].dropna(how="all"), other.mean(axis=1)
+    return dict(zip(("value", "low", "high"), known.interval(left.sub(other[left.index], axis=0), -1, 1), strict=True))
 
 
-def as_released(table: pd.DataFrame) -> pd.DataFrame:
-    """`known.per_class`'s table, where the balanced accuracy of a class with one side only is that side's recall.
-
-    So computes scikit-learn, and with it the released code: a class without misclassified members counts with the
-    share of its non-members that the attack got right. We leave such a class out.
-    """
-    alone = table["recall"].fillna(table["recall_nonmember"])
-    return table.assign(balanced_accuracy=table["balanced_accuracy"].fillna(alone))
-
-
-def at_base_rate(table: pd.DataFrame, share: float) -> pd.DataFrame:
-    """`known.per_class`'s table, were the share of members among the records `share` (Table 2).
-
-    Exact: an attack's TPR and FPR in a class do not depend on how many of each kind are asked, so the counts are
-    weighted and nobody is drawn. ValueError unless 0 < share < 1.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"the share of members must lie between 0 and 1: got {share}")
-    tpr, fpr = table["recall"].to_numpy(), table["fpr"].to_numpy()
-    weighted = (share * tpr, share * (1 - tpr), (1 - share) * fpr, (1 - share) * (1 - fpr))
-    return table.assign(**metrics.rates(*weighted))[list(table.columns)]
-
-
-def base_rates(attacked: Attacked, attacks: Sequence[str], shares: dict[str, float] = RATIOS) -> pd.DataFrame:
-    """One row a number: attack, ratio (a key of `shares`: name -> share of members), then as `known.over_classes`."""
+def base_rates(attacked: Attacked, attacks: Sequence[str]) -> pd.DataFrame:
+    """One row a number: attack, ratio (a key of RATIOS), then as `known.over_classes`."""
     return pd.concat(
         [
-            known.over_classes(at_base_rate(per_class(attacked, attack), share), attack=attack, ratio=ratio)
-            for ratio, share in shares.items()
+            known.over_classes(known.at_base_rate(per_class(attacked, attack), share), attack=attack, ratio=ratio)
+            for ratio, share in RATIOS.items()
             for attack in attacks
         ],
         ignore_index=True,
@@ -234,16 +242,22 @@ def _mean(values: np.ndarray) -> dict[str, float]:
     return {"value": mean, "sd": sd, "low": low, "high": high, "records": len(values)}
 
 
-def told_apart(everyone: Iterable[Attacked], seed: int, attack: str = "honest", repeats: int = 300) -> pd.DataFrame:
+def cross_fitted(attacked: Attacked, search: Search, attack: str = "honest") -> Result:
+    """`known.cross_fitted` of one of the nine attacks on confidence vectors."""
+    [seen], (kind, sampling) = attacked.records, attacked.chosen.get(attack, attack).split(", ")
+    return known.cross_fitted(kind, seen.vectors, seen.y, seen.member, attacked.words, sampling, search)
+
+
+def told_apart(everyone: Iterable[tuple[Attacked, Result]], seed: int, repeats: int = 300) -> pd.DataFrame:
     """How well members and non-members are told apart at all thresholds: a row a target, subset and metric.
 
-    Columns target, subset, metric ("auc", and TPR at an FPR of at most 10, 1 and 0.1 %: "tpr_at_10", …), value, low,
-    high (95 % bootstrap over records), members, non_members. The scores of all classes are pooled. A subset that lacks
-    either side is left out.
+    everyone: attacks and the scores of `cross_fitted`. Columns target, subset, metric ("auc", and TPR at an FPR of at
+    most 10, 1 and 0.1 %: "tpr_at_10", …), value, low, high (95 % bootstrap over records), members, non_members. The
+    scores of all classes are pooled. A subset that lacks either side is left out.
     """
     rows = []
-    for each in everyone:
-        scored, target = each.result(attack), each.about["target"]
+    for each, scored in everyone:
+        target = each.about["target"]
         for name in SUBSETS:
             kept = _kept(each, name)[scored.rows]
             member, score = each.records[0].member[scored.rows][kept], scored.score[kept]
@@ -256,32 +270,77 @@ def told_apart(everyone: Iterable[Attacked], seed: int, attack: str = "honest", 
             counts = {"members": int(member.sum()), "non_members": int((~member).sum())}
             for metric in ("auc", *metrics.FPR_LIMITS):
                 low, high = bounds[metric]
-                row = {"target": ", ".join(PRINTED[target]), "subset": name, "metric": metric}
+                row = {"target": target, "subset": name, "metric": metric}
                 rows.append(row | {"value": value[metric], "low": low, "high": high} | counts)
     return pd.DataFrame(rows)
+
+
+def blind(everyone: Iterable[Trained], seed: int, subsets: Sequence[str] = SUBSETS) -> pd.DataFrame:
+    """The blind attack (`attacks.blind`) on the records of targets, in the data set's order and shuffled.
+
+    One row a number, as `measured`: target, attack ("blind" or "blind, shuffled"), subset, then the columns of
+    `known.over_classes`. No target is asked; which records are correct is its word.
+    """
+    tables = []
+    for each in everyone:
+        data, hit = each.data, right(each)
+        shuffled = runs.stream(seed, "shuffled", each.target.dataset).permutation(len(data.y))
+        for attack, order in {"blind": np.arange(len(data.y)), "blind, shuffled": shuffled}.items():
+            y, member = data.y[order], data.member[order]
+            scored = blindly.attack(data.X[order], y, member, (seed, attack, each.target.dataset))
+            for name in subsets:
+                table = known.per_class(scored, y, member, subset(hit[order], name))
+                tables.append(known.over_classes(table, target=each.name, attack=attack, subset=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def between_trainings(measured: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Two trainings of one target at the same epoch, beside each other: a row a data set and model, subset, metric.
+
+    measured: with columns target, attack, subset, metric, value. Columns first, second, difference.
+    """
+    chosen = measured[measured["attack"] == "honest"]
+    chosen = chosen.assign(of=chosen["target"].map(trained_as), variant=[variant(t, profile) for t in chosen["target"]])
+    wide = chosen.pivot_table(index=["of", "subset", "metric"], columns="variant", values="value", sort=False)
+    wide = wide.reindex(columns=["", "second training"]).set_axis(["first", "second"], axis=1).dropna()
+    return wide.assign(difference=wide["second"] - wide["first"])
 
 
 # --- Tables 5 to 7: layers, distances, gradients --------------------------------------------------------------------
 
 
-def by_layer(trained: Trained, number: int, seed: int, sampling: str = "none") -> pd.DataFrame:
-    """The network attack on layer `number` (see `layers.layer`), on all, correct and misclassified records.
+def layer_attacks(
+    trained: Trained, number: int, search: Search, seed: int, seeds: int = 1, subsets: Sequence[str] = SUBSETS
+) -> dict[str, Attacked]:
+    """Nine attacks on layer `number` (see `layers.layer`), trained on the records of each subset alone, as released.
 
-    Columns subset, models, skipped (classes without an attack model), then those of `known.over_classes`. models "own":
-    trained on records of the subset alone, as released (but 128-64 throughout; released: 64 for the two subsets);
-    "shared": those trained on all records, evaluated on the subset. `sampling` of the known records: `known.attack`.
+    Subset -> its attacks; 128-64 networks throughout (released: 64 for the two subsets).
     """
-    X, y, member, hit = layers.layer(trained, number), trained.data.y, trained.data.member, right(trained)
-    words, tables = (seed, "layer", trained.name, number), []
-    for name in SUBSETS:
-        kept, least = subset(hit, name), LEAST_LAYER[name]
-        own = known.attack("nn", X[kept], y[kept], member[kept], (*words, name), sampling, least)
-        tables.append(_skipping(own, known.per_class(own, y[kept], member[kept]), subset=name, models="own"))
-        if name == "all":
-            everyone = own
-        else:
-            shared = known.per_class(everyone, y, member, kept)
-            tables.append(_skipping(everyone, shared, subset=name, models="shared"))
+    X, whole, hit, found = layers.layer(trained, number), seen(trained), right(trained), {}
+    for name in subsets:
+        kept = subset(hit, name)
+        records = Observations(whole.vectors[kept], whole.y[kept], whole.member[kept])
+        part = ("layer", number, name)
+        how = {"features": X[kept], "least": LEAST_LAYER[name], "part": part}
+        found[name] = known.nine_attacks(trained.name, records, search, seed, seeds, **how)
+    return found
+
+
+def by_layer(attacked: dict[str, Attacked], attacks: Sequence[str] = ("best", "honest", "nn, none")) -> pd.DataFrame:
+    """`layer_attacks` in numbers: target, attack, subset, models, skipped, then the columns of `known.over_classes`.
+
+    models "own": trained on records of the subset alone; "shared": those trained on all records, evaluated on the
+    subset. skipped: classes without an attack model.
+    """
+    tables = []
+    for name, own in attacked.items():
+        for models, each, asked in (("own", own, "all"), ("shared", attacked["all"], name)):
+            if models == "own" or name != "all":
+                tables += [
+                    _skipping(each.result(attack), per_class(each, attack, asked), **each.about, attack=attack)
+                    .assign(subset=name, models=models)
+                    for attack in attacks
+                ]  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
@@ -294,16 +353,21 @@ def layers_of(trained: Trained) -> list[int]:
     return [-1, -2] if trained.target.network == "lenet" else [-1]
 
 
-def sample(trained: Trained, profile: str) -> np.ndarray:
+def sampled(name: str, profile: str, protocol: str) -> tuple[int, int]:
+    """How many records of a class, side and subset have their distances measured by a protocol, of how many classes."""
+    *each, classes = SIZES["samples"][profile][trained_as(name)]
+    return dict(zip(boundary.PROTOCOLS, each, strict=True))[protocol], classes
+
+
+def sample(trained: Trained, profile: str, protocol: str) -> np.ndarray:
     """Rows, int64 ascending, whose distances are measured: the first members and non-members of each class.
 
-    As many as sizes.toml says, correct and misclassified ones counted apart; a class that lacks LEAST_DISTANCE of
-    either is left out of that part. The released code leaves out class 0 as well, which we do not. ValueError where no
+    As many as `sampled` says, correct and misclassified ones counted apart; a class that lacks LEAST_DISTANCE of either
+    side is left out of that part. The released code leaves out class 0 as well, which we do not. ValueError where no
     class is left.
     """
     data, hit = trained.data, right(trained)
-    each, classes = SIZES["samples"][profile][trained.name]
-    rows = []
+    (each, classes), rows = sampled(trained.name, profile, protocol), []
     for label in range(min(classes, data.classes)):
         for correct in (True, False):
             here = (data.y == label) & (hit == correct)
@@ -323,20 +387,42 @@ def distances(trained: Trained, profile: str) -> pd.DataFrame:
     far the record moves when its normalised pixels are clipped to 0..1, without any search; and those of
     `boundary.Distances`.
     """
-    rows, data = sample(trained, profile), trained.data
-    x = networks.normalised(trained.target, data.X[rows]).flatten(1)
-    about = pd.DataFrame(
-        {
+    data, hit, tables = trained.data, right(trained), []
+    for name in boundary.PROTOCOLS:
+        rows = sample(trained, profile, name)
+        x = networks.normalised(trained.target, data.X[rows]).flatten(1)
+        about = {
             "target": trained.name,
             "record": rows,
             "class": data.y[rows],
             "side": np.where(data.member[rows], "train", "test"),
-            "subset": np.where(right(trained)[rows], "correct", "misclassified"),
+            "subset": np.where(hit[rows], "correct", "misclassified"),
             "clip": (x - x.clamp(0, 1)).norm(dim=1).numpy().astype(float),
         }
+        found = boundary.of_target(trained, rows, name, SIZES["steps"][profile])
+        tables.append(pd.DataFrame(about | {"protocol": name} | vars(found)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def distance_aucs(found: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """`signals.auc_by_class` of the distances of `distances` that crossed: a row a target, subset and protocol."""
+    keys = ["target", "subset", "protocol"]
+    parts = found[found["crossed"]].assign(member=found["side"].eq("train")).groupby(keys, sort=False)
+    return pd.DataFrame(
+        dict(zip(keys, at, strict=True)) | _auc(part, "distance", (seed, "distance", *at), LEAST_DISTANCE)
+        for at, part in parts
     )
-    found = {name: boundary.of_target(trained, rows, name, SIZES["steps"][profile]) for name in boundary.PROTOCOLS}
-    return pd.concat([about.assign(protocol=name, **vars(each)) for name, each in found.items()], ignore_index=True)
+
+
+def _auc(records: pd.DataFrame, feature: str, words: tuple, least: int, repeats: int = 500) -> dict[str, float]:
+    columns = (records[name].to_numpy() for name in (feature, "class", "member"))
+    return signals.auc_by_class(*columns, runs.stream(*words), least, repeats)
+
+
+def gradient_records(name: str, profile: str) -> int:
+    """The most records of a class, side and subset of a target whose gradients are taken."""
+    most = SIZES["records"][profile]
+    return most.get(trained_as(name), most["all"])
 
 
 def gradient_norms(trained: Trained, profile: str) -> pd.DataFrame:
@@ -345,7 +431,7 @@ def gradient_norms(trained: Trained, profile: str) -> pd.DataFrame:
     A row a record, in the order of the data set: target, class, member, correct, then the norms.
     """
     data, hit = trained.data, right(trained)
-    rows = gradients.first(data.y, data.member, hit, SIZES["records"][profile][data.classes > 10])
+    rows = gradients.first(data.y, data.member, hit, gradient_records(trained.name, profile))
     norms = zip(ROLES, gradients.norms(trained, rows), strict=True)
     about = {"target": trained.name, "class": data.y[rows], "member": data.member[rows], "correct": hit[rows]}
     columns = {f"{by}_{name}": part[:, i] for by, part in norms for i, name in enumerate(gradients.NORMS)}
@@ -355,8 +441,8 @@ def gradient_norms(trained: Trained, profile: str) -> pd.DataFrame:
 def by_gradient(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Logistic regressions on seven norms, one a class, on correct and on misclassified records of one target.
 
-    records: of `gradient_norms`. Columns target, subset, by ("w": weights, "x": input), members and non_members (asked,
-    over all classes), skipped (classes without an attack model), then those of `known.over_classes`.
+    records: of `gradient_norms`. Columns target, subset, by ("w": weights, "x": input), skipped (classes without an
+    attack model), then those of `known.over_classes`.
     """
     tables, target = [], records["target"].iloc[0]
     for name in SUBSETS[1:]:
@@ -366,18 +452,29 @@ def by_gradient(records: pd.DataFrame, seed: int) -> pd.DataFrame:
             X = here[[f"{by}_{norm}" for norm in gradients.NORMS]].to_numpy()
             words = (seed, "gradient", target, name, by)
             scored = known.attack("logistic", X, y, member, words, least=LEAST_GRADIENT)
-            asked = member[scored.rows]
-            about = {"target": target, "subset": name, "by": by, "members": asked.sum(), "non_members": (~asked).sum()}
+            about = {"target": target, "subset": name, "by": by}
             tables.append(_skipping(scored, known.per_class(scored, y, member), **about))
     return pd.concat(tables, ignore_index=True)
+
+
+def gradient_aucs(records: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """`signals.auc_by_class` of each norm of `gradient_norms`: a row a target, subset, by ("w" or "x") and norm."""
+    rows = []
+    for (target, right), part in records.groupby(["target", "correct"], sort=False):
+        name = "correct" if right else "misclassified"
+        for by, norm in itertools.product(ROLES, gradients.NORMS):
+            words = (seed, "gradient", target, name, by, norm)
+            about = {"target": target, "subset": name, "by": by, "norm": norm}
+            rows.append(about | _auc(part, f"{by}_{norm}", words, LEAST_GRADIENT, 200))
+    return pd.DataFrame(rows)
 
 
 # --- Figs 3 to 8: the attack at each epoch of a target's training ---------------------------------------------------
 
 
 def watched(profile: str) -> list[str]:
-    """Names of the targets of `profile` that we train, and so can watch; not those trained by others."""
-    return [name for name, target in targets(profile).items() if target.epochs]
+    """Names of the trainings that are watched in `profile`: those that take hours, not days (see sizes.toml)."""
+    return SIZES["watched"][profile]
 
 
 def by_epoch(name: str, profile: str, seed: int) -> pd.DataFrame:
@@ -393,7 +490,7 @@ def by_epoch(name: str, profile: str, seed: int) -> pd.DataFrame:
     parts = []
     for epoch, answers in networks.observations(name, target, profile).items():
         part = at(answers.astype(np.float32), y, member, (seed, "progress", name, epoch))
-        parts.append(part.assign(target=", ".join(PRINTED[name]), epoch=epoch))
+        parts.append(part.assign(target=", ".join(called(name)), epoch=epoch))
     return pd.concat(parts, ignore_index=True)[["target", "epoch", "subset", "metric", "value", "low", "high"]]
 
 
@@ -428,7 +525,7 @@ def stopping(table: pd.DataFrame, profile: str) -> pd.DataFrame:
     (chosen on the records the attack is measured on, as an owner with only those would), and the last.
     """
     rows = []
-    drops = {", ".join(PRINTED[name]): targets(profile)[name].drops for name in watched(profile)}
+    drops = {", ".join(called(name)): targets(profile)[name].drops for name in watched(profile)}
     for target, part in table.groupby("target", sort=False):
         wide = part.pivot(index="epoch", columns=["metric", "subset"], values="value")
         before = [epoch for epoch in wide.index if drops[target] and epoch <= drops[target][0]]

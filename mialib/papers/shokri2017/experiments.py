@@ -12,9 +12,12 @@ from mialib.attacks import (
     Attacked,
     Observations,
     balance,
+    balanced,
     baselines,
+    calibration,
     classifiers,
     defenses,
+    mlleaks,
     pool,
     shadow,
     signals,
@@ -75,9 +78,10 @@ class Row:
     size: int
     shadows: int
     targets: int  # target models, each on its own random records: the seeds the intervals are over
-    hidden: int
+    hidden: int  # units; 0: a logistic regression, and `epochs` are its steps of L-BFGS
     epochs: int
     batch: int = 100
+    filters: tuple[int, int] = (32, 32)  # of the network for images
 
 
 def settings(exhibit: str, profile: str) -> tuple[Row, ...]:
@@ -86,23 +90,57 @@ def settings(exhibit: str, profile: str) -> tuple[Row, ...]:
     known = papers.sizes("shokri2017")
     if exhibit not in known:
         raise ValueError(f"unknown exhibit {exhibit!r}; valid exhibits: {', '.join(known)}")
-    return tuple(Row(*row) for row in known[exhibit][profile])
+    return tuple(Row(*row[:7], *map(tuple, row[7:])) for row in known[exhibit][profile])
 
 
 def architecture(data: Dataset, row: Row) -> small.Model:
     """The paper's local networks (VI-B): for images its CNN, for others one hidden layer of tanh units."""
     if data.X.ndim > 2:
-        return small.CNN(data.X.shape[1:], data.classes, row.hidden)
+        return small.CNN(data.X.shape[1:], data.classes, row.hidden, row.filters)
     return small.MLP((data.X.shape[1], row.hidden, data.classes))
 
 
 def observe(data: Dataset, row: Row, seed: int, role: str, side: list[Split], l2: float = 0.0) -> list[Observations]:
     """Train one network of `architecture` on each split of `side` and ask it: `shadow.observe`, as logits.
 
-    `role` ("target", "shadow") and seed name the random streams; `l2`: weight of the penalty Σθ² (VIII-A).
+    `role` ("target", "shadow") and seed name the random streams; `l2`: weight of the penalty Σθ² (VIII-A). Without
+    hidden units it is a logistic regression, `platforms.Stopped`; it takes no `l2`.
     """
-    recipe = fit.Recipe(row.epochs, row.batch, l2=l2)
-    return shadow.observe(architecture(data, row), recipe, data.X, data.y, side, _words(data, row, seed, role, side))
+    words = _words(data, row, seed, role, side)
+    if not row.hidden:
+        return _answered(_stopped(row), data, side, words)
+    return shadow.observe(
+        architecture(data, row), fit.Recipe(row.epochs, row.batch, l2=l2), data.X, data.y, side, words
+    )
+
+
+def _stopped(row: Row) -> platforms.Make:
+    """A large C: no penalty to speak of, as nothing but the early stop shall hold it back."""
+    return lambda _: platforms.Stopped(C=1e6, max_iter=row.epochs)
+
+
+def _answered(make: platforms.Make, data: Dataset, side: list[Split], words: list[tuple]) -> list[Observations]:
+    """What a classifier of `make` says, trained on the members of each split of `side`: as logits."""
+    members, asked = [split.members for split in side], [_rows(split) for split in side]
+    answers = platforms.answers(make, data.X, data.y, data.classes, members, asked, words)
+    return [
+        shadow.seen(lambda _, answer=answer: answer, data.y, split) for answer, split in zip(answers, side, strict=True)
+    ]
+
+
+def _rows(split: Split) -> np.ndarray:
+    return np.concatenate([split.members, split.non_members])
+
+
+def operating_point(data: Dataset, row: Row, seed: int) -> dict[str, float]:
+    """Means over the targets of `row`: train_acc, and test_acc on all records that the target was not trained on.
+
+    No attack: by these a recipe may be chosen.
+    """
+    everyone, targets = np.arange(data.X.shape[0]), _sides(data, row, seed)["target"]
+    side = [Split(split.members, np.setdiff1d(everyone, split.members)) for split in targets]
+    learnt = _accuracies(observe(data, row, seed, "target", side))
+    return {key: float(np.mean([each[key] for each in learnt])) for key in learnt[0]}
 
 
 def _words(data: Dataset, row: Row, seed: int, role: str, side: list[Split]) -> list[tuple]:
@@ -120,7 +158,50 @@ def attack(data: Dataset, row: Row, seed: int, kinds: tuple[str, ...] = ("nn",))
     return attacked
 
 
-def settling(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
+def calibrated(attacked: Attacked, data: Dataset, row: Row, seed: int) -> Attacked:
+    """`attack` of these arguments with one answer more, "calibrated": `calibration.attack`, by the same shadows.
+
+    They are asked about the targets' records too, which none of them was trained on (`splits.targets_and_shadows`); the
+    threshold is set on what they say of each other's. ValueError where `attacked` has other records than these splits.
+    """
+    sides = _sides(data, row, seed)
+    asked = [_sampled(split, attacked.words, i) for i, split in enumerate(sides["target"])]
+    pairs = list(zip(asked, attacked.records, strict=True))
+    if any(len(rows) != len(seen.y) or (data.y[rows] != seen.y).any() for rows, seen in pairs):
+        raise ValueError("calibrated: the attack is on other records than those of this data set, row and seed")
+    known = np.unique(np.concatenate([_rows(split) for split in sides["shadow"]]))
+    theirs = np.unique(np.concatenate(asked))
+    said = _said(data, row, seed, sides["shadow"], np.concatenate([known, theirs]))
+    seen, reference = said[:, : len(known)], said[:, len(known) :]
+    trained = np.stack([np.isin(known, split.members) for split in sides["shadow"]])
+    results = [
+        calibration.attack(
+            calibration.scaled(target.vectors, target.y), reference[:, np.searchsorted(theirs, rows)], seen, trained
+        )
+        for rows, target in pairs
+    ]
+    return replace(attacked, answers=attacked.answers | {"calibrated": results})
+
+
+def _sampled(split: Split, words: tuple, i: int) -> np.ndarray:
+    """The numbers of the records that `attack_all` asks the i-th target about."""
+    rows = _rows(split)
+    return rows[balanced(np.arange(len(rows)) < len(split.members), runs.stream(*words, "evaluation", i))]
+
+
+def _said(data: Dataset, row: Row, seed: int, shadows: list[Split], rows: np.ndarray) -> np.ndarray:
+    """`calibration.scaled` of each shadow model on the records `rows`, (shadows, records)."""
+    members, words, y = [split.members for split in shadows], _words(data, row, seed, "shadow", shadows), data.y[rows]
+    if not row.hidden:
+        asked = [rows] * len(shadows)
+        answers = platforms.answers(_stopped(row), data.X, data.y, data.classes, members, asked, words)
+        return np.stack([calibration.scaled(small.softmax(answer), y) for answer in answers])
+    model, recipe = architecture(data, row), fit.Recipe(row.epochs, row.batch)
+    thetas = fit.fit_many(model, recipe, data.X, data.y, members, words)
+    return calibration.of_models(model, thetas, data.X[rows], y)
+
+
+def settling(data: Dataset, row: Row, seed: int, kinds: tuple[str, ...] = ("nn",)) -> Iterator[Attacked]:
     """The attack of `row` with the first of its shadows, …, a quarter, half, and all of them: one `Attacked` each.
 
     Setting: the training size, as in Shokri et al. 2017, Fig 4. Where four disjoint sets of that size cannot be had
@@ -131,7 +212,7 @@ def settling(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
     targets, shadows = (_give_out(defenses.none, observe(data, row, seed, role, sides[role])) for role in ROLES)
     for count in (row.shadows >> halvings for halvings in range(row.shadows.bit_length() - 1, -1, -1)):
         about = _about(data, row) | {"shadows": count, "setting": f"{row.size:,} records"}
-        yield attack_all(about, targets, shadows[:count], ("nn",), seed)
+        yield attack_all(about, targets, shadows[:count], kinds, seed)
 
 
 def mitigated(
@@ -170,14 +251,8 @@ def on_platforms(
     sides = _sides(data, row, seed)
     everyone = [split for side in sides.values() for split in side]
     words = [word for role, side in sides.items() for word in _words(data, row, seed, role, side)]
-    members = [split.members for split in everyone]
-    asked = [np.concatenate([split.members, split.non_members]) for split in everyone]
     for name, make in makers.items():
-        answers = platforms.answers(make, data.X, data.y, data.classes, members, asked, words)
-        seen = [
-            Observations(small.softmax(answer), data.y[rows], np.arange(len(rows)) < len(split.members))
-            for answer, rows, split in zip(answers, asked, everyone, strict=True)
-        ]
+        seen = _give_out(defenses.none, _answered(make, data, everyone, words))
         about = _about(data, row) | {"setting": name}
         yield attack_all(about, seen[: row.targets], seen[row.targets :], ("nn",), seed)
 
@@ -296,17 +371,26 @@ def _give_out(defense: Callable[[np.ndarray], np.ndarray], side: list[Observatio
 def attack_all(
     about: dict, targets: list[Observations], shadows: list[Observations], kinds: tuple[str, ...], seed: int
 ) -> Attacked:
-    """Attack every target, given what targets and shadows give out: attack models `kinds`, gap, zero_r, threshold."""
+    """Attack every target, given what targets and shadows give out: `kinds`, gap, zero_r, threshold.
+
+    kinds: attack models (`classifiers.KINDS`) and `mlleaks.ADVERSARY_1`. `about` gets records, the fewest of a side.
+    """
     words = (seed, "attack", about["dataset"], about["size"])
     sampled = [balance(target, runs.stream(*words, "evaluation", i)) for i, target in enumerate(targets)]
     seen = pool(shadows)
-    answers = {kind: classifiers.attack(kind, seen, sampled, words) for kind in kinds}
+    answers = {
+        kind: mlleaks.adversary_1(shadows[0], sampled, words)
+        if kind == mlleaks.ADVERSARY_1
+        else classifiers.attack(kind, seen, sampled, words)
+        for kind in kinds
+    }
     answers |= {
         "gap": [baselines.gap(target) for target in sampled],
         "zero_r": [baselines.zero_r(target) for target in sampled],
         "threshold": [baselines.confidence_threshold(seen, target) for target in sampled],
     }
-    return Attacked(about, _accuracies(targets), sampled, answers, words)
+    fewest = min(int(np.bincount(target.member, minlength=2).min()) for target in sampled)
+    return Attacked(about | {"records": fewest}, _accuracies(targets), sampled, answers, words)
 
 
 def _accuracies(targets: list[Observations]) -> list[dict[str, float]]:
