@@ -157,8 +157,8 @@ def fetch(names) -> None:
 def targets(names, profile, keep) -> None:
     """Train the target models of Rezaei & Liu 2020, such as cifar-100-alexnet.
 
-    One process a core, a checkpoint an epoch: the same command resumes. In laptop this takes hours, and only notebook
-    19 needs it: the weights are in data/targets.
+    One process a core, a checkpoint an epoch: the same command resumes. In laptop only notebook 19 needs it, of the two
+    AlexNets, and it takes hours: the weights are in data/targets. Without names all are trained, for days on a CPU.
     """
     from mialib import papers
     from mialib.models import targets
