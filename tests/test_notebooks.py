@@ -166,6 +166,17 @@ def test_committed_with_clean_outputs(path):
 
 
 @each
+def test_shows_each_figure_once(path):
+    shown = [
+        output.data["image/png"]
+        for cell in code(path)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(shown) == len(set(shown))
+
+
+@each
 def test_committed_is_what_a_run_of_this_code_left(path):
     assert committed.faults(path, config.ROOT / "figures") == [], "make figures PROFILE=laptop && make publish"
 
