@@ -62,7 +62,7 @@ def test_by_epoch_and_stopping(watched, monkeypatch):
     assert list(table.columns) == ["target", "epoch", "subset", "metric", "value", "low", "high"]
     assert set(table.epoch) == {2, 4}
     stopped = experiments.stopping(table, "demo")
-    assert list(stopped.index.get_level_values("moment"))[::2] == ["before the first drop", "last epoch"]
+    assert list(stopped.index.get_level_values("moment"))[::2] == ["before the first drop", "last watched"]
     assert stopped["epoch"].tolist()[::2] == [2, 4]
     test = table[table.metric == "test_acc"].set_index("epoch")["value"]
     assert stopped["epoch"].iloc[1] == test.idxmax()

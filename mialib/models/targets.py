@@ -429,15 +429,16 @@ def observed(data: Images) -> np.ndarray:
     return np.sort(np.concatenate([*members, np.flatnonzero(~data.member)]))
 
 
-def observations(name: str, target: Target, profile: str) -> dict[int, np.ndarray]:
+def observations(name: str, target: Target, profile: str, every: int = 1) -> dict[int, np.ndarray]:
     """Epoch -> confidence vectors, float16 (records, classes), of the records `observed`, while the target trained.
 
-    ValueError, saying what to run, where they are not in the cache.
+    Of the epochs watched those that `every` divides. ValueError, saying what to run, where they are not in the cache.
     """
     data = images(target, profile)
-    if not target.epochs or _unwatched(name, target, data):
+    epochs = [epoch for epoch in _watched(target) if epoch % every == 0] if target.epochs else []
+    found = {epoch: work.load(_observation(name, target, data, epoch)) for epoch in epochs}
+    if not found or None in found.values():
         raise ValueError(f"{name} was not watched in training here; run `{_command(name, profile)}`")
-    found = {epoch: work.load(_observation(name, target, data, epoch)) for epoch in _watched(target)}
     return {epoch: entry["probabilities"] for epoch, entry in found.items()}
 
 

@@ -478,7 +478,7 @@ def watched(profile: str) -> list[str]:
 
 
 def by_epoch(name: str, profile: str, seed: int) -> pd.DataFrame:
-    """`at` for every epoch a target was asked at while it trained: target, epoch, subset, metric, value, low, high.
+    """`at` for epochs of a target's training, see sizes.toml: target, epoch, subset, metric, value, low, high.
 
     The records asked are `targets.observed`: all non-members and as many members of each class. ValueError, saying
     what to run, where the target was not watched on this machine.
@@ -488,7 +488,7 @@ def by_epoch(name: str, profile: str, seed: int) -> pd.DataFrame:
     seen = networks.observed(data)
     y, member = data.y[seen], data.member[seen]
     parts = []
-    for epoch, answers in networks.observations(name, target, profile).items():
+    for epoch, answers in networks.observations(name, target, profile, SIZES["watched_every"][profile]).items():
         part = at(answers.astype(np.float32), y, member, (seed, "progress", name, epoch))
         parts.append(part.assign(target=", ".join(called(name)), epoch=epoch))
     return pd.concat(parts, ignore_index=True)[["target", "epoch", "subset", "metric", "value", "low", "high"]]
@@ -522,7 +522,7 @@ def stopping(table: pd.DataFrame, profile: str) -> pd.DataFrame:
     """What stopping early would have bought: a row a target and moment, from `by_epoch`'s tables.
 
     Moments: the last epoch watched before the first drop of the learning rate, the epoch of the best test accuracy
-    (chosen on the records the attack is measured on, as an owner with only those would), and the last.
+    (chosen on the records the attack is measured on, as an owner with only those would), and the last one watched.
     """
     rows = []
     drops = {", ".join(called(name)): targets(profile)[name].drops for name in watched(profile)}
@@ -530,7 +530,7 @@ def stopping(table: pd.DataFrame, profile: str) -> pd.DataFrame:
         wide = part.pivot(index="epoch", columns=["metric", "subset"], values="value")
         before = [epoch for epoch in wide.index if drops[target] and epoch <= drops[target][0]]
         moments = {"before the first drop": before[-1]} if before else {}
-        moments |= {"best test accuracy": wide["test_acc", "all"].idxmax(), "last epoch": wide.index[-1]}
+        moments |= {"best test accuracy": wide["test_acc", "all"].idxmax(), "last watched": wide.index[-1]}
         for moment, epoch in moments.items():
             row = {"target": target, "moment": moment, "epoch": epoch}
             row |= {name: wide.loc[epoch, (name, "all")] for name in ("train_acc", "test_acc")}
