@@ -6,6 +6,7 @@ import re
 import struct
 import zipfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -282,3 +283,11 @@ def test_infinite_scores_are_scores(tmp_path):
     given = brought.read(saved(tmp_path / "inf.npz", member=member, mine=score))
     assert brought.measured(given).value[0] == metrics.evaluate(member, score, member)["auc"]
     assert brought.drawn(given, "inf")[:4] == b"\x89PNG"
+
+
+def test_a_figure_grows_with_its_legend():
+    member, score = example()
+    names = ("a", "LiRA offline, fixed variance", *"bcdefg")
+    few, many = ({name: score for name in names[:count]} for count in (1, brought.MOST))
+    heights = [plt.imread(io.BytesIO(brought.drawn(brought.Scores(member, of), "t"))).shape[0] for of in (few, many)]
+    assert heights[1] - heights[0] > 200

@@ -161,8 +161,8 @@ def rmia(
     with the same augmentations of z). population: bool (records,), which records are z; the paper takes all non-members
     of the target.
 
-    A record that is a z is held against itself too. The released code leaves it out and divides by one z less; equal
-    counts then give non-members another score than members, which tells them apart where nothing leaks.
+    A record that is a z is held against itself too. The released code corrects its count by one: of equal counts those
+    of non-members then are other scores than those of members, which tells them apart where nothing leaks.
 
     ValueError for an `a` outside 0..1, a gamma below 1, and a population without a record.
     """

@@ -160,8 +160,8 @@ def _halved(member: np.ndarray, score: np.ndarray, rng: np.random.Generator) -> 
 
 def shown(given: Scores, table: pd.DataFrame) -> str:
     """`measured` for a screen, and what it rests on."""
-    text = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in table[["value", "low", "high"]].to_numpy()]
-    cells = table.assign(text=text).pivot(index="attack", columns="metric", values="text")
+    said = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in table[["value", "low", "high"]].to_numpy()]
+    cells = table.assign(said=said).pivot(index="attack", columns="metric", values="said")
     cells = cells.loc[list(given.scores), list(_HEADINGS)].rename(columns=_HEADINGS)
     cells = cells.rename_axis(index=None, columns=None)
     members, others = int(given.member.sum()), int((~given.member).sum())
@@ -178,6 +178,7 @@ def drawn(given: Scores, title: str) -> bytes:
     """The scores' ROC curves on logarithmic axes, as a PNG."""
     report.style()
     figure = plots.roc(curves(given, title))
+    figure.set_figheight(figure.get_figheight() + 0.25 * len(given.scores))  # the legend's lines, if names are long
     figure.axes[0].set_title(f"{title}\n{(~given.member).sum():,} non-members")  # of what tier the data are, who knows
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
