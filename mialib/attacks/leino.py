@@ -26,9 +26,9 @@ from mialib.models.fit import Records
 Linear = tuple[np.ndarray, np.ndarray]  # weights (classes, features) and biases (classes,), float64
 _HARMLESS = nn.Flatten | nn.Identity | nn.Dropout | nn.Softmax | nn.LogSoftmax | nn.Sigmoid  # around one nn.Linear
 
-# general-wb's network and training, as the slides give none. Sixteen units and weight decay are those of two
-# re-implementations (Gunkkk/White-Box-Membership-Inference, aakk11220066/IndustrialProject-MembershipInferenceAttack);
-# rate and steps are our choice, enough to find the optimal rule where it is known (the Gaussian, tests/test_leino.py).
+# general-wb: its form, sixteen units and weight decay are those of two re-implementations, not of a text of the authors
+# (Gunkkk/White-Box-Membership-Inference, aakk11220066/IndustrialProject-MembershipInferenceAttack); rate and steps
+# are our choice, enough to find the optimal rule where it is known (the Gaussian, tests/test_leino.py).
 NETWORK = small.MLP((2, 16, 1), "relu")
 STEPS, RATE, DECAY = 300, 1e-2, 1e-2
 
@@ -164,7 +164,7 @@ class Displacement:
 
 
 def displacement(shadows: Sequence[Shadow], words: tuple) -> Displacement:
-    """Train general-wb's networks on shadows (slide 14: the displacement is learnt instead of subtracted).
+    """Train general-wb's networks on shadows: the displacement is learnt instead of subtracted.
 
     Two networks, NETWORK: one from (W_yj, V_yj), target's and averaged proxies' weight of feature j in the record's
     class, to that feature's weight in the attack, the same network for all features; one from the pair of biases to

@@ -100,7 +100,8 @@ def nearest(measured: pd.DataFrame) -> pd.DataFrame:
     off = pd.DataFrame(
         {k: (table[k] - table["dataset"].map(printed[f"target_{k}_acc"])).abs() for k in ("train", "test")}
     )
-    least = off.sum(axis=1).groupby(table["dataset"]).transform("min")
+    distance = off.sum(axis=1)
+    first = table.index.isin(distance.groupby(table["dataset"]).idxmin())
     told = [
         f"train and test accuracy {published.short(row.train)} and {published.short(row.test)}, printed "
         f"{published.short(printed.at[row.dataset, 'target_train_acc'])} and "
@@ -108,38 +109,37 @@ def nearest(measured: pd.DataFrame) -> pd.DataFrame:
         for row in table.itertuples()
     ]
     near = (off.round(9) <= NEAR).all(axis=1)
-    return table.assign(distance=off.sum(axis=1), nearest=off.sum(axis=1) == least, why_not=np.where(near, "", told))
+    return table.assign(distance=distance, nearest=first, why_not=np.where(near, "", told))
 
 
 def compare(measured: pd.DataFrame, profile: str, gaussian: pd.DataFrame) -> list[dict]:
     """Our numbers beside the table: cells of `published.compare`; none comparable in `demo` or off the printed point.
 
-    measured: `tables.summary` of all rows, gaussian: `agreement`'s input, which has no published numbers. The primary
-    reading is that of `nearest`, with all proxies and threshold 0.
+    measured: `tables.summary` of all rows; the primary reading is that of `nearest`, with all proxies and threshold 0.
+    gaussian: what `agreement` takes; it has no published numbers.
     """
-    chosen = nearest(measured).set_index(["dataset", "setting"])
-    ours = []
+    chosen, ours = nearest(measured).set_index(["dataset", "setting"]), []
     for row in measured.itertuples():
         if (row.attack, row.metric) not in PRINTED:
             continue
         setting, metric = PRINTED[row.attack, row.metric]
         at = chosen.loc[(row.dataset, row.setting)] if (row.dataset, row.setting) in chosen.index else None
         ways = [*row.attack.split(", ")[1:], *([row.setting] if at is not None and not at["nearest"] else [])]
-        reason = "demo profile" if profile == "demo" else "" if at is None or row.attack == "target" else at["why_not"]
+        off = "" if at is None or row.attack == "target" else at["why_not"]
         ours.append(_result(row) | {
             "model": f"logistic regression, {row.setting}",
             "setting": OTHERS.get(setting, setting),
             "metric": metric,
             "variant": ", ".join(ways),
-            "not_comparable": reason,
+            "not_comparable": "demo profile" if profile == "demo" else off,
             "records": row.records,
-            "note": f"{row.setting}; the published number is second hand",
+            "note": "the published number is second hand" if at is not None else "",
         })  # fmt: skip
-    for row in gaussian.itertuples():
-        variant = {"variant": f"threshold {row.threshold}"}
-        ours.append(_result(row) | variant | {"tier": "M", "metric": row.metric, "setting": row.setting})
-        formula = {"value": row.theory, "low": None, "high": None, "metric": f"{row.metric}_formula"}
-        ours.append(ours[-1] | formula)
+    for row in gaussian[gaussian["metric"] != "tpr"].itertuples():
+        about = {"tier": "M", "metric": row.metric, "setting": row.setting, "variant": f"threshold {row.threshold}"}
+        ours.append(_result(row) | about)
+    off = {"value": (gaussian["value"] - gaussian["theory"]).abs().max(), "low": None, "high": None, "tier": "M"}
+    ours.append(off | {"dataset": "Gaussian", "setting": "all", "metric": "largest difference from a formula"})
     return published.compare(ours, "leino_linear")
 
 
@@ -147,13 +147,23 @@ def _result(row: tuple) -> dict:
     return {key: getattr(row, key, None) for key in ("dataset", "value", "low", "high", "tier")}
 
 
-def panels(cells: Sequence[dict]) -> pd.DataFrame:
-    """Rows for `plots.dots`: each attack's accuracy and precision (panels), a row a data set, its C and attack."""
-    names = {"attack_total_acc": "accuracy", "attack_precision": "precision"}
-    table = pd.DataFrame([cell for cell in cells if cell["metric"] in names and cell["value"] is not None])
-    C = table["model"].str.extract(r"(C=.*)")[0]
-    table["setting"] = [
-        ", ".join(part for part in text.split(", ") if not part.startswith("C=")) for text in table["setting"]
+DRAWN = ("bayes-wb", "bayes-wb, shifted", "general-wb", "nn", "gap")
+
+
+def panels(measured: pd.DataFrame) -> pd.DataFrame:
+    """Rows for `plots.dots`: accuracy and precision (panels) of DRAWN, a row a data set, its C and attack.
+
+    Column published: of the targets that are held against the paper (`nearest`).
+    """
+    table = measured[measured["attack"].isin(DRAWN) & measured["metric"].isin(("accuracy", "precision"))]
+    nearby = nearest(measured).query("nearest")
+    chosen = set(zip(nearby["dataset"], nearby["setting"], strict=True))
+    printed = published.load("leino_linear").set_index(["dataset", "setting", "metric"])["published"]
+    shown = [
+        printed.get((row.dataset, row.attack, PRINTED[row.attack, row.metric][1]))
+        if (row.dataset, row.setting) in chosen
+        else None
+        for row in table.itertuples()
     ]
-    table["label"] = table["dataset"] + " " + C + ": " + table["setting"]
-    return table.assign(panel=table["metric"].map(names))
+    label = table["dataset"] + " " + table["setting"] + ", " + table["attack"].map(lambda name: OTHERS.get(name, name))
+    return table.assign(label=label, panel=table["metric"], published=shown)
