@@ -280,3 +280,25 @@ def test_the_target_nearest_the_printed_accuracies_is_compared():
         :1
     ]
     assert cell["cause"] == "train and test accuracy .950 and .930, printed .987 and .944"
+
+
+def test_what_is_printed_is_drawn_beside_the_nearest_target_alone():
+    table = exhibits.panels(pd.concat([*made(0.95, 0.93, 0.01), *made(0.99, 0.94, 100)]))
+    beside = table.dropna(subset="published").set_index(["setting", "attack", "metric"])["published"]
+    assert beside.to_dict() == {
+        ("C=100", "bayes-wb", "accuracy"): 0.514,
+        ("C=100", "bayes-wb", "precision"): 0.545,
+        ("C=100", "general-wb", "accuracy"): 0.523,
+        ("C=100", "general-wb", "precision"): 0.528,
+    }
+    assert not table.duplicated(["panel", "label"]).any()
+
+
+def test_agreement_is_a_row_a_threshold_and_names_the_largest_difference():
+    measured = experiments.measured(experiments.drawn(Gaussian(10, 20, 20), "1 proxy", 0))
+    table = exhibits.agreement(measured)
+    assert [at[2] for at in table.index] == ["0", "shifted"]
+    for (_, _, threshold), row in table.iterrows():
+        each = measured[measured["threshold"] == threshold].set_index("metric")
+        assert row["off"] == pytest.approx((each["value"] - each["theory"]).abs().max())
+        assert row["tnr"] == each.at["tnr", "value"] and row["tnr, theory"] == each.at["tnr", "theory"]

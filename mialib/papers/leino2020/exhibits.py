@@ -53,7 +53,7 @@ def agreement(measured: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(off=(measured["value"] - measured["theory"]).abs().groupby([measured[k] for k in key]).max())
 
 
-def explained(several: Sequence[Drawn], seed: int, trained: int = 50, models: int = 200) -> Figure:
+def explained(several: Sequence[Drawn], seed: int, trained: int = 50, models: int = 100) -> Figure:
     """Left: accuracy of bayes-wb by features per record, formulae as curves and ours as points; right: what its
     confidences are worth, raw and corrected, in the settings `several` (a mark each)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
