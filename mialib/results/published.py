@@ -205,7 +205,11 @@ def guessed(cells: Iterable[Mapping[str, Any]]) -> int:
 
 def causes(cells: Iterable[Mapping[str, Any]], kind: str) -> Counter[str]:
     """Cause -> how many of the numbers that `counts` has under a verdict have it; the commonest first."""
-    found = Counter(cell.get("cause") or "no cause is given" for cell in primary(cells) if cell["verdict"] == kind)
+    found = Counter(
+        cell.get("cause", "simulated data (an earlier run)") or "no cause is given"
+        for cell in primary(cells)
+        if cell["verdict"] == kind
+    )
     return Counter(dict(found.most_common()))
 
 
