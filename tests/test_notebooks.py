@@ -194,7 +194,9 @@ def test_earlier_runs_have_no_verdict_of_the_former_rule(path):
         cells = json.loads((config.ROOT / "figures" / f"{path.stem}.json").read_text(encoding="utf-8"))["cells"]
         if path.stem.startswith(JUDGED_AGAIN):
             of_it = ("low", "high", "published", "tolerance")
-            assert all(cell["verdict"] == published.verdict(*map(cell.get, of_it)) for cell in cells)
+            held = [cell for cell in cells if cell["value"] is not None]
+            assert len(held) == 26
+            assert all(cell["verdict"] == published.verdict(*map(cell.get, of_it)) for cell in held)
         else:
             assert {cell["verdict"] for cell in cells} == {"not comparable"}
 
