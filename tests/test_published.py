@@ -713,7 +713,7 @@ def test_what_notebooks_say_of_printed_numbers():
     """Sentences of notebooks 01 and 18 that no cell computes."""
     pairs = published.load("mlleaks_fig1_adversary1_vs_shokri")
     pairs = pairs.pivot(index=["dataset", "setting"], columns="metric", values="published")
-    assert len(pairs) == 24 and (pairs["attack_precision"] >= pairs["attack_recall"]).all()
+    assert len(pairs) == 24 and (pairs["attack_macro_precision"] >= pairs["attack_macro_recall"]).all()
     # FAR of correct records on CIFAR: Table 7's with its labels swapped back, beside Table 4's.
     swapped, printed = published.implied("rezaei_table7"), published.load("rezaei_table4")
     rows = swapped[swapped["dataset"].str.startswith("CIFAR") & swapped["setting"].str.endswith(", correct")]

@@ -250,7 +250,7 @@ def test_settings_and_workers(monkeypatch):
             assert experiments.settings(exhibit, profile)
     sizes = [row.size for row in experiments.settings("table2", "laptop") if row.dataset == "location-30"]
     assert sizes == [1200, 1600]
-    with pytest.raises(ValueError, match="valid exhibits: table2, table3"):
+    with pytest.raises(ValueError, match="valid exhibits: table2, table2 google, table3"):
         experiments.settings("table9", "demo")
     monkeypatch.setenv("MIALIB_WORKERS", "none")
     with pytest.raises(ValueError, match="whole number from 1 up, not 'none'"):
