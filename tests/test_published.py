@@ -724,6 +724,30 @@ def test_what_notebooks_say_of_printed_numbers():
     assert [round(each, 3) for each in (others.min(), others.max())] == [0.772, 0.919]
 
 
+def test_what_results_say_of_table_7():
+    """docs/results.md: its false-alarm rates of correct records, as released and with the labels swapped back."""
+    record = json.loads((config.ROOT / "figures/18_rezaei_table7_gradients.json").read_text())
+    off = {"as released": [], "corrected": []}
+    for cell in record["cells"]:
+        parts = cell["setting"].split(", ")
+        if cell["metric"].endswith("_attack_far") and parts[1] == "correct" and cell["value"] is not None:
+            off[parts[-1]].append(round(abs(cell["value"] - cell["published"]), 2))
+    released, true = (sorted(each) for each in off.values())
+    assert len(released) == len(true) == 8
+    assert released[-2] <= 0.03 and released[-1] == 0.11 and true[0] == 0.10 and true[-1] == 0.49
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_numbers_quoted_as_ours_are_those_of_the_records(page):
+    cells = [cell for path in config.ROOT.glob("figures/*.json") for cell in json.loads(path.read_text())["cells"]]
+    ends = ("value", "low", "high")
+    ours = {tuple(f"{cell[end]:.3f}" for end in ends) for cell in cells if None not in [cell[end] for end in ends]}
+    quoted = re.findall(
+        r"\*\*(\d\.\d+)\*\* \((\d\.\d+) to (\d\.\d+)\)", (config.ROOT / page).read_text(encoding="utf-8")
+    )
+    assert len(quoted) >= 6 and set(quoted) <= ours
+
+
 # --- chance ---------------------------------------------------------------------------------------------------------
 
 
