@@ -90,7 +90,7 @@ def scorecard(out: Path) -> str:
     lines = [f"{'exhibit':<48}" + "".join(f"{verdict:>{width}}" for verdict, width in widths.items())]
     for record in records[: HEIGHT // 2]:
         # As `published.counts` does.
-        numbers = [cell for cell in record["cells"] if cell["published"] is not None and cell.get("primary", True)]
+        numbers = [cell for cell in record["cells"] if cell["published"] is not None and cell["primary"]]
         counted = Counter(cell["verdict"] for cell in numbers)
         name = f"{_cut(record['exhibit'], 47):<48}"
         lines.append(name + "".join(f"{counted[verdict]:>{width}}" for verdict, width in widths.items()))

@@ -258,12 +258,12 @@ def _row(cell: Mapping[str, Any]) -> dict[str, str]:
         "setting": _text(cell["setting"]),
         "metric": _text(cell["metric"]),
         "published": f"{cell['published']:.3f}",
-        "SD": "" if cell.get("std") is None else f"{cell['std']:.3f}",
+        "SD": "" if cell["std"] is None else f"{cell['std']:.3f}",
         "ours": "" if cell["value"] is None else f"{cell['value']:.3f}",
         "95 % interval": f"{cell['low']:.3f} to {cell['high']:.3f}" if interval else "",
         "verdict": _badge(cell["verdict"]),
-        "of the point": _text(cell.get("point_verdict", "")),
-        "reading": "primary" if cell.get("primary", True) else "other",
+        "of the point": _text(cell["point_verdict"]),
+        "reading": "primary" if cell["primary"] else "other",
         "note": _text(cell["note"]),
     }
 

@@ -22,10 +22,6 @@ each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
 REPEATED = "01_shokri_table2_datasets"
-# What is committed of these is a run of the code before verdicts were on intervals; their next laptop run takes them
-# out of this list. Most have no verdict by either rule, as what they hold against published numbers is simulated; the
-# record of the other one, Fig 4, was judged again from its values and intervals.
-EARLIER, JUDGED_AGAIN = ("02", "03", "04", "07", "08", "09", "10"), "04"
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +86,7 @@ def test_same_seed_gives_the_same_record(out, tmp_path):
 
 @each
 def test_committed_record_and_figures(path):
-    if saves(path) and (path.stem.startswith(JUDGED_AGAIN) or not path.stem.startswith(EARLIER)):
+    if saves(path):
         folder = config.ROOT / "figures"
         check_record(json.loads((folder / f"{path.stem}.json").read_text(encoding="utf-8")), path.stem, "laptop")
         assert {file.suffix for file in committed.files_of(path.stem, folder)} >= {".pdf", ".png", ".csv", ".tex"}
@@ -166,7 +162,9 @@ def test_committed_with_clean_outputs(path):
     assert runner.fault(notebook) == ""
     assert "papermill" not in notebook.metadata
     assert all("injected-parameters" not in cell.metadata.get("tags", []) for cell in notebook.cells)
-    assert any("text/plain" in output.get("data", {}) for cell in code(path) for output in cell.outputs)
+    outputs = [output for cell in code(path) for output in cell.outputs]
+    assert any("text/plain" in output.get("data", {}) for output in outputs)
+    assert "stderr" not in {output.get("name") for output in outputs}
 
 
 @each
@@ -182,23 +180,7 @@ def test_shows_each_figure_once(path):
 
 @each
 def test_committed_is_what_a_run_of_this_code_left(path):
-    known = [committed.STALE] if path.stem.startswith(EARLIER) else []
-    known = [committed.EDITED, *known] if path.stem.startswith("10") else known  # it names functions where they are now
-    known += [f"{path.stem}.json is not what the run wrote"] if path.stem.startswith(JUDGED_AGAIN) else []
-    assert committed.faults(path, config.ROOT / "figures") == known, "make figures PROFILE=laptop && make publish"
-
-
-@each
-def test_earlier_runs_have_no_verdict_of_the_former_rule(path):
-    if path.stem.startswith(EARLIER):
-        cells = json.loads((config.ROOT / "figures" / f"{path.stem}.json").read_text(encoding="utf-8"))["cells"]
-        if path.stem.startswith(JUDGED_AGAIN):
-            of_it = ("low", "high", "published", "tolerance")
-            held = [cell for cell in cells if cell["value"] is not None]
-            assert len(held) == 26
-            assert all(cell["verdict"] == published.verdict(*map(cell.get, of_it)) for cell in held)
-        else:
-            assert {cell["verdict"] for cell in cells} == {"not comparable"}
+    assert committed.faults(path, config.ROOT / "figures") == [], "make figures PROFILE=laptop && make publish"
 
 
 def test_every_committed_figure_belongs_to_a_notebook():

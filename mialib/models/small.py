@@ -1,6 +1,7 @@
 """Architectures as data. A trained model is one flat float32 vector; `layers` gives its matrices as views."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from threadpoolctl import ThreadpoolController
 from mialib import arrays
 
 ACTIVATIONS = ("tanh", "relu")
+
+# Workers share records as read-only memory maps. Nothing here writes into them.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def implied(name: str) -> pd.DataFrame:
 
 def primary(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The cells that stand for the distinct published numbers, one each: their primary readings."""
-    return [cell for cell in cells if cell["published"] is not None and cell.get("primary", True)]
+    return [cell for cell in cells if cell["published"] is not None and cell["primary"]]
 
 
 def counts(cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -205,11 +205,7 @@ def guessed(cells: Iterable[Mapping[str, Any]]) -> int:
 
 def causes(cells: Iterable[Mapping[str, Any]], kind: str) -> Counter[str]:
     """Cause -> how many of the numbers that `counts` has under a verdict have it; the commonest first."""
-    found = Counter(
-        cell.get("cause", "simulated data (an earlier run)") or "no cause is given"
-        for cell in primary(cells)
-        if cell["verdict"] == kind
-    )
+    found = Counter(cell["cause"] or "no cause is given" for cell in primary(cells) if cell["verdict"] == kind)
     return Counter(dict(found.most_common()))
 
 
@@ -348,7 +344,7 @@ def _tells_nothing(result, results):
 
 def _meets_chance(cell):
     """Whether what guessing reaches is within the tolerance too."""
-    known = None not in (cell.get("chance"), cell["published"])
+    known = None not in (cell["chance"], cell["published"])
     return known and round(abs(cell["published"] - cell["chance"]), 9) <= cell["tolerance"]
 
 

@@ -86,7 +86,7 @@ def remaining(profile: str) -> pd.DataFrame:
     for record in records(profile):
         for cell in published.primary(record["cells"]):
             named = [f"{cell['dataset']}, {cell['model']}"] if cell["verdict"] == "differs" else []
-            causes = named or cell.get("cause", "simulated data (an earlier run)").split("; ")
+            causes = named or cell["cause"].split("; ")
             for cause in causes if cell["verdict"] != "reproduced" else []:
                 about = {"verdict": cell["verdict"], "cause": cause, "exhibits": record["exhibit"]}
                 rows.append(about | {"numbers": 1, "alone": len(causes) == 1})
