@@ -33,7 +33,7 @@ def test_readme_names_every_page():
 
 def test_own_model_is_attacked_as_its_page_says():
     text = (config.ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     small = re.sub(r"size=\d+, shadows=\d+, targets=\d+", "size=300, shadows=2, targets=2", code)
     assert small != code and small.count('"laptop"') == 1
     *body, last = small.replace('"laptop"', '"demo"').strip().splitlines()
@@ -42,3 +42,15 @@ def test_own_model_is_attacked_as_its_page_says():
     shown = names["shown"]
     assert set(shown["setting"]) == {"naive Bayes"} and {"target", "nn", "gap"} <= set(shown["attack"])
     assert shown["value"].between(0, 1).mean() > 0.9
+
+
+def test_weights_are_attacked_as_its_page_says():
+    text = (config.ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+    _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(code, names)
+    found, again = names["found"], names["again"]
+    assert found.score.shape == found.predicted.shape == again.score.shape == (569,)
+    # The score is what the target has learnt and the proxy has not: it falls from members to the proxy's own records.
+    members, others, known = found.score[:189].mean(), found.score[378:].mean(), found.score[189:378].mean()
+    assert members > others > known
