@@ -6,7 +6,18 @@
 import json
 import sys
 
-from benchmarks import boundary, busy, calibration, choices, gradients, images, location, synthesis, training
+from benchmarks import (
+    boundary,
+    busy,
+    calibration,
+    choices,
+    gradients,
+    images,
+    location,
+    references,
+    synthesis,
+    training,
+)
 from mialib import config, machine, work
 
 BENCHMARKS = {
@@ -16,6 +27,7 @@ BENCHMARKS = {
     "synthesis": synthesis.main,
     "boundary": boundary.main,
     "gradients": gradients.main,
+    "references": references.main,
     "choices": choices.main,
     "busy": busy.main,
     "calibration": calibration.main,

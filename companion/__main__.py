@@ -1,4 +1,4 @@
-"""Command line: `python -m mialib run|list|fetch|targets|publish|carry|cite|site` (`--help` tells more)."""
+"""Command line: `python -m mialib run|list|fetch|targets|publish|carry|cite|site|score` (`--help` tells more)."""
 
 import os
 import sys
@@ -220,6 +220,28 @@ def site() -> None:
     with _refused():
         pages = site.build(config.ROOT / "build" / "site")
     print(f"{len(pages)} pages; open {os.path.relpath(pages[0])} in a browser")
+
+
+@commands.command()
+@click.argument("file", type=Path)
+@click.option("--out", type=options.folder, help="Where the ROC figure goes (default build/score).")
+def score(file, out) -> None:
+    """Measure scores, or the attacks that logits allow, from a FILE.
+
+    A .csv has a column `member` (1 and 0) and one of numbers for each score, larger for a likelier member. An .npz has
+    arrays of the same names, or `logits` (models, records, queries, classes), the target first, `member` (models,
+    records) and the true classes `y`. Prints AUC, balanced accuracy and TPR at low FPR with intervals, and draws the
+    ROC curves on logarithmic axes.
+    """
+    from mialib import work
+    from mialib.results import brought
+
+    with _refused():
+        given = brought.read(file)
+    print(brought.shown(given, brought.measured(given)))
+    figure = (out or config.ROOT / "build" / "score") / f"{file.stem}_roc.png"
+    work.write_atomic(figure, brought.drawn(given, file.name))
+    _print([figure], "\nROC: ")
 
 
 def _print(paths: Iterable[Path], before: str = "") -> None:

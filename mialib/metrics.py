@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, auc, precision_recall_fscore_support, roc_curve
 
 FPR_LIMITS = {"tpr_at_10": 0.1, "tpr_at_1": 0.01, "tpr_at_0.1": 0.001}
+LOW_FPR = {"tpr_at_1": 0.01, "tpr_at_0.1": 0.001, "tpr_at_0.01": 0.0001}  # of `low_fpr`
 METRICS = (
     "accuracy",
     "balanced_accuracy",
@@ -147,6 +148,26 @@ def bootstrap(
     values = rates(hits, len(inside[0]) - hits, alarms, len(outside[0]) - alarms)
     values |= dict(zip(("auc", *FPR_LIMITS), curves.T, strict=True))
     return {name: _percentiles(values[name]) for name in METRICS}
+
+
+def low_fpr(member: np.ndarray, score: np.ndarray) -> dict[str, tuple[float, float, float]]:
+    """TPR at an FPR of at most 1, .1 and .01 %, as in `evaluate`, with its Clopper-Pearson 95 % interval.
+
+    `member` bool (n,), `score` float (n,); keys LOW_FPR. The interval is that of a share of the members, with the
+    threshold where it is: what another sample of non-members would do to it is in `bootstrap`'s alone, which has no
+    width where no member is found. With fewer than 1 / FPR non-members none of them may be called a member. nan where
+    a side is empty; ValueError as in `evaluate`.
+    """
+    member, score, _ = _check(member, score, np.zeros(np.shape(score), bool))
+    if not _two_sided(member):
+        return dict.fromkeys(LOW_FPR, (NAN, NAN, NAN))
+    fpr, tpr, _ = roc_curve(member, np.unique(score, return_inverse=True)[1], drop_intermediate=False)
+    found = {}
+    for name, limit in LOW_FPR.items():
+        hits = round(tpr[fpr <= limit].max() * member.sum())
+        ends = stats.binomtest(hits, int(member.sum())).proportion_ci(0.95, method="exact")
+        found[name] = hits / member.sum(), *ends
+    return {name: tuple(map(float, numbers)) for name, numbers in found.items()}
 
 
 def over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:

@@ -534,7 +534,7 @@ def test_settings_that_would_not_arrive_are_refused(value, tmp_path):
         (["run", "01", "--scheduler", "host:8786"], "tcp://host:8786"),
         (["run", "01", "--scheduler", "tcp://127.0.0.1:1"], "no scheduler answers"),
         (["fetch", "purchas"], ", ".join(dict.fromkeys(folder for folder, _ in datasets.SETS.values()))),
-        (["walk"], "valid: run, list, fetch, targets, publish, carry, cite, site"),
+        (["walk"], "valid: run, list, fetch, targets, publish, carry, cite, site, score"),
         (["run", "01", "-p", "epochs", "3"], "valid: --profile, --seed, --seeds, --out, --set"),
     ],
 )

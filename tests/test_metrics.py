@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from sklearn import metrics as sk
 
 from mialib import metrics
@@ -301,3 +302,34 @@ def test_overlap_interval_sees_a_difference_and_only_one():
     same, other = (metrics.overlap_interval(a, each, rng, 200) for each in (b, b**3))
     assert same["overlap"] == metrics.overlap(a, b) and abs(same["overlap"] - same["if_alike"]) < 0.06
     assert other["overlap"] < other["if_alike"] - 0.2 and other["low"] < other["overlap"] < other["high"] < 0.9
+
+
+@given(attacks())
+@settings(deadline=None)
+def test_low_fpr_is_evaluates_tpr_with_the_clopper_pearson_interval(attack):
+    member, score, predicted = attack
+    found = metrics.low_fpr(member, score)
+    assert tuple(found) == tuple(metrics.LOW_FPR)
+    fpr, tpr, _ = sk.roc_curve(member, np.nan_to_num(score, posinf=9, neginf=-9), drop_intermediate=False)
+    for name, (value, low, high) in found.items():
+        assert value == pytest.approx(tpr[fpr <= metrics.LOW_FPR[name]].max())
+        hits, n = round(value * member.sum()), member.sum()  # the interval by its textbook formula
+        assert low == pytest.approx(stats.beta.ppf(0.025, hits, n - hits + 1) if hits else 0)
+        assert high == pytest.approx(stats.beta.ppf(0.975, hits + 1, n - hits) if hits < n else 1)
+    shared = metrics.evaluate(member, score, predicted)
+    assert {name: shared[name] for name in found if name in shared} == pytest.approx(
+        {name: found[name][0] for name in found if name in shared}
+    )
+
+
+def test_low_fpr_of_ten_thousand_non_members_allows_one_false_alarm():
+    member = np.arange(20_000) < 10_000
+    score = np.where(member, 1.0, 0.0)
+    score[10_000] = 2.0
+    assert metrics.low_fpr(member, score)["tpr_at_0.01"][0] == 1.0
+    score[10_001] = 2.0
+    assert metrics.low_fpr(member, score)["tpr_at_0.01"] == (0.0, 0.0, pytest.approx(3.69e-4, rel=0.01))
+    assert metrics.low_fpr(member, score)["tpr_at_0.1"][0] == 1.0
+    assert np.isnan(metrics.low_fpr(np.ones(3, bool), np.arange(3.0))["tpr_at_1"]).all()
+    with pytest.raises(ValueError, match="are nan"):
+        metrics.low_fpr(member, np.full(20_000, np.nan))
