@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from mialib import config
 
@@ -51,6 +53,11 @@ def test_weights_are_attacked_as_its_page_says():
     exec(code, names)
     found, again = names["found"], names["again"]
     assert found.score.shape == found.predicted.shape == again.score.shape == (569,)
-    # The score is what the target has learnt and the proxy has not: it falls from members to the proxy's own records.
-    members, others, known = found.score[:189].mean(), found.score[378:].mean(), found.score[189:378].mean()
-    assert members > others > known
+    X, y = names["X"], names["y"]
+    # What target and proxy say for the true class against the other, halved, and subtracted.
+    margins = names["target"].decision_function(X) - names["proxy"].decision_function(X)
+    assert found.score == pytest.approx(np.where(y == 1, margins, -margins) / 2)
+    with torch.no_grad():
+        logits = [names[name](torch.from_numpy(X).float()).numpy() for name in ("network", "other")]
+    own, other = ((each[:, 1] - each[:, 0]) / 2 for each in logits)
+    assert again.score == pytest.approx(np.where(y == 1, own - other, other - own), abs=1e-4)
