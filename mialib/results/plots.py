@@ -466,6 +466,7 @@ def gains(table: pd.DataFrame, ylabel: str, published: pd.DataFrame) -> Figure:
         ax.set_xscale("symlog", base=2, linthresh=1)  # none, one, two, four, …
         ax.set_xticks(ticks := sorted(here["references"].unique()), [f"{tick:g}" for tick in ticks])
         ax.set(xlabel="reference models looked at")
+        ax.margins(x=0.08)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
     looks = [(label, _OURS | look) for label, look in styles.items()]
     return _with_legend(figure, [*looks, ("published", _THEIRS | {"color": "0.3"}), ("chance", _CHANCE)], whole)

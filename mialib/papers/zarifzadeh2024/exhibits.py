@@ -103,7 +103,7 @@ def curves(everyone: Iterable[Answers]) -> pd.DataFrame:
 
 
 def wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One metric of `measured`, "value (low to high)": a row an attack and data set, a column a number of references."""
+    """One metric of `measured`, "value (low to high)": a row an attack and data set, a column a count of references."""
     here = table[table["metric"] == metric]
     ends = here[["value", "low", "high"]].to_numpy()
     said = ["{} ({} to {})".format(*map(published.short, three)) for three in ends]
