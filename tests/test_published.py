@@ -204,7 +204,7 @@ def test_every_row_of_table_3_is_consistent_with_equal_numbers_of_members_and_no
 
 
 def test_unknown_table_lists_the_valid_ones():
-    with pytest.raises(ValueError, match=r"'table9'.*mlleaks_fig1.*, rezaei_table1, .*shokri_table3$"):
+    with pytest.raises(ValueError, match=r"'table9'.*mlleaks_fig1.*, rezaei_table1, .*shokri_table3\b"):
         published.load("table9")
 
 
@@ -793,6 +793,7 @@ def test_every_published_metric_has_its_baseline_or_none():
     metrics = {metric for name in published.tables() for metric in published.load(name)["metric"]}
     without = {metric for metric in metrics if published.baseline(metric) is None}
     expected = r"(.*_)?far(@.*)?|target_.*|synthesis_.*|.*_overlap|.*_correlation|mean_gap|.*_confidence|.*_distance_l2"
+    expected += "|attack_auc"  # of Fig 12 of RMIA, where nothing has a verdict; guessing would reach 1/2
     assert without == {metric for metric in metrics if re.fullmatch(expected, metric)}
 
 

@@ -444,6 +444,34 @@ def roc(table: pd.DataFrame) -> Figure:
     return _with_legend(figure, [*looks, ("chance", _CHANCE)], table)
 
 
+def gains(table: pd.DataFrame, ylabel: str, published: pd.DataFrame) -> Figure:
+    """What more reference models buy: a line an attack by how many it looks at, 0 for those that look at none.
+
+    `table`: panel, label, tier, references, value, low, high. `published`, drawn dashed in panels of its own: panel,
+    label, references, value, std (drawn as an interval). A label has one colour and marker in both.
+    """
+    _check("gains", table, "panel", "label", "tier", "references", "value", "low", "high")
+    theirs = _known("gains", published, ("panel", "label", "references", "value", "std"))
+    theirs = theirs.assign(tier="R", low=theirs["value"] - theirs["std"], high=theirs["value"] + theirs["std"])
+    styles = _styles([*table["label"], *theirs["label"]])
+    whole = pd.concat([table, theirs], ignore_index=True)
+    figure, panels = _panels(whole, "value", 4.0, 4.2, ylabel, sharey=True)
+    for panel, ax, here in panels:
+        kind = _THEIRS if panel in set(theirs["panel"]) else _OURS | {"linewidth": 1.4}
+        for label, look in styles.items():
+            line = here[here["label"] == label].sort_values("references")
+            ax.vlines(line["references"], line["low"], line["high"], color=look["color"], linewidth=1.2)
+            ax.plot(line["references"], line["value"], zorder=3, **kind | look)
+        ax.axhline(0.5, **_CHANCE)
+        ax.set_xscale("symlog", base=2, linthresh=1)  # none, one, two, four, …
+        ax.set_xticks(ticks := sorted(here["references"].unique()), [f"{tick:g}" for tick in ticks])
+        ax.set(xlabel="reference models looked at")
+        ax.margins(x=0.08)
+        ax.grid(axis="y", color="0.9", linewidth=0.6)
+    looks = [(label, _OURS | look) for label, look in styles.items()]
+    return _with_legend(figure, [*looks, ("published", _THEIRS | {"color": "0.3"}), ("chance", _CHANCE)], whole)
+
+
 def about(figure: Figure, text: str) -> Figure:
     """The figure with a line under its axes that lets it stand alone, the same figure.
 

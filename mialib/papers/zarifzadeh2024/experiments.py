@@ -1,0 +1,142 @@
+"""The experiments of Zarifzadeh et al. 2024 (RMIA), Fig 12 and Table 9: models in pairs, each attacked by the others.
+
+A pair's second model is trained on what its first is not, so of any pair one model is IN and one OUT for every record
+(as Carlini et al. 2022, VI-A, let every record be in half of the models). References are taken by whole pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mialib import config, papers, runs
+from mialib.attacks import references
+from mialib.data.datasets import Dataset
+from mialib.models import fit, small
+
+PAPER = "zarifzadeh2024"
+NAMES = {"location-30": "Location", "cifar-10": "CIFAR-10"}
+SIGNALS = {"phi": references.phi, "taylor": references.taylor}
+GAMMA = 2.0  # of RMIA, as in the paper's experiments
+
+
+@dataclass(frozen=True)
+class Row:
+    """The models of one data set: see sizes.toml."""
+
+    dataset: str
+    records: int
+    pairs: int
+    targets: int
+    hidden: int
+    epochs: int
+    a: float
+    signal: str
+    filters: tuple[int, int] = (16, 16)
+    batch: int = 100
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What all models say of all records that a row draws."""
+
+    row: Row
+    tier: str
+    logits: np.ndarray  # (models, records, 1, classes) float32; models 2 i and 2 i + 1 are a pair
+    member: np.ndarray  # (models, records) bool
+    y: np.ndarray  # (records,)
+
+
+def settings(profile: str) -> tuple[Row, ...]:
+    """The rows of sizes.toml in `profile`."""
+    config.check_profile(profile)
+    rows = papers.sizes(PAPER)["models"][profile]
+    return tuple(Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows)
+
+
+def drawn(row: Row, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n records a row takes, (records,), and which model is trained on which of them, bool (models, records).
+
+    ValueError where n are too few, or the records are no even number.
+    """
+    if not 2 <= row.records <= n or row.records % 2:
+        raise ValueError(f"{row.dataset}: {row.records} records of {n} cannot be halved")
+    rows = runs.stream(seed, PAPER, row.dataset, row.records).permutation(n)[: row.records]
+    first = np.arange(row.records) < row.records // 2
+    streams = [runs.stream(seed, PAPER, row.dataset, row.records, "pair", i) for i in range(row.pairs)]
+    halves = [stream.permutation(first) for stream in streams]
+    return rows, np.concatenate([(half, ~half) for half in halves])
+
+
+def train(data: Dataset, row: Row, seed: int) -> Answers:
+    """Train all models of a row, and ask each about every record: about the record itself, no augmentations of it."""
+    rows, member = drawn(row, data.X.shape[0], seed)
+    X, y = data.X[rows], data.y[rows]
+    model = architecture(data, row)
+    words = [(seed, PAPER, row.dataset, i) for i in range(len(member))]
+    thetas = fit.fit_many(model, fit.Recipe(row.epochs, row.batch), X, y, list(map(np.flatnonzero, member)), words)
+    logits = np.stack([fit.ask(model, theta, X) for theta in thetas])[:, :, None]
+    return Answers(row, data.tier, logits, member, y)
+
+
+def architecture(data: Dataset, row: Row) -> small.Model:
+    """One hidden layer for tables; for images two convolutions of `row.filters`.
+
+    The paper names a CNN-16 and does not describe it; this is the smallest network that could be meant.
+    """
+    if data.X.ndim > 2:
+        return small.CNN(data.X.shape[1:], data.classes, row.hidden, row.filters)
+    return small.MLP((data.X.shape[1], row.hidden, data.classes))
+
+
+def learnt(answers: Answers) -> dict[str, np.ndarray]:
+    """train_acc and test_acc of every model, (models,)."""
+    right = answers.logits[:, :, 0].argmax(-1) == answers.y
+    sides = {"train_acc": answers.member, "test_acc": ~answers.member}
+    return {name: (right & side).sum(1) / side.sum(1) for name, side in sides.items()}
+
+
+def numbers(row: Row) -> list[int]:
+    """How many references the attacks have: 2, 4, 8, … up to all but the target's own pair."""
+    return [2**i for i in range(1, row.pairs.bit_length() + 1) if 2**i <= 2 * (row.pairs - 1)]
+
+
+def targets(row: Row) -> list[int]:
+    """The models that are attacked: first ones of pairs, then second ones. ValueError where there are too few."""
+    if not 1 <= row.targets <= 2 * row.pairs:
+        raise ValueError(f"{row.dataset}: {row.targets} targets of {2 * row.pairs} models")
+    return [*range(0, 2 * row.pairs, 2), *range(1, 2 * row.pairs, 2)][: row.targets]
+
+
+def others(row: Row, target: int, count: int) -> list[int]:
+    """`count` references of a target: whole pairs, beginning with the one after its own, around."""
+    pairs = [(target // 2 + i) % row.pairs for i in range(1, count // 2 + 1)]
+    return [model for pair in pairs for model in (2 * pair, 2 * pair + 1)]
+
+
+def attack(answers: Answers, target: int, count: int) -> dict[str, np.ndarray]:
+    """Scores (records,) of every attack on one target with `count` references; with none, Attack-P alone.
+
+    LiRA with a variance of each record's own needs two models a side, so four references. RMIA's population is all
+    non-members of the target, as in the paper, and so is Attack-P's. Nothing is chosen by a score.
+    """
+    row, member = answers.row, answers.member
+    models = [target, *others(row, target, count)]
+    population = ~member[target]
+    plain, ratio = (SIGNALS[name](answers.logits[models], answers.y) for name in ("phi", row.signal))
+    if not count:
+        return {"Attack-P": references.attack_p(plain[0], population)}
+    given, of_rmia = ((signal[0], signal[1:], member[models[1:]]) for signal in (plain, ratio))
+    attacks: dict[str, Callable[[], np.ndarray]] = {
+        "Attack-R": lambda: references.attack_r(*given),
+        "LiRA offline, fixed": lambda: references.lira(*given, online=False, fixed=True),
+        "LiRA online, fixed": lambda: references.lira(*given, online=True, fixed=True),
+        "RMIA offline": lambda: references.rmia(*of_rmia, population, row.a, GAMMA),
+        "RMIA online": lambda: references.rmia(*of_rmia, population, None, GAMMA),
+    }
+    if count >= 4:
+        attacks |= {
+            "LiRA offline": lambda: references.lira(*given, online=False),
+            "LiRA online": lambda: references.lira(*given, online=True),
+        }
+    return {name: of() for name, of in attacks.items()}
