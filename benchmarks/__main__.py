@@ -6,7 +6,7 @@
 import json
 import sys
 
-from benchmarks import boundary, busy, calibration, choices, gradients, images, location, synthesis, training
+from benchmarks import boundary, busy, calibration, choices, federated, gradients, images, location, synthesis, training
 from mialib import config, machine, work
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "synthesis": synthesis.main,
     "boundary": boundary.main,
     "gradients": gradients.main,
+    "federated": federated.main,
     "choices": choices.main,
     "busy": busy.main,
     "calibration": calibration.main,
