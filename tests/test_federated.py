@@ -112,8 +112,8 @@ def test_same_seeds_give_the_same_bits_stopped_or_not(own_cache, monkeypatch):
     monkeypatch.setenv("MIALIB_CACHE", str(own_cache / "other"))
     train(rounds=2, observed=[2])  # a shorter one, as if interrupted
     calls = []
-    before = federated._round
-    monkeypatch.setattr(federated, "_round", lambda *arguments: calls.append(arguments) or before(*arguments))
+    before = federated._sent
+    monkeypatch.setattr(federated, "_sent", lambda *arguments: calls.append(arguments) or before(*arguments))
     again = train(observed=[2, 4])
     assert len(calls) == 2  # rounds 3 and 4
     assert all((again[number] == whole[number]).all() for number in (2, 4))
@@ -129,7 +129,7 @@ def test_observed_rounds_are_kept(monkeypatch):
 def test_parties_learn():
     X, y = data()
     before = small.initial(MODEL, np.random.default_rng(0))
-    after = federated.aggregate(train(rounds=60, observed=[60])[60])
+    after = federated.aggregate(train(rounds=200, observed=[200])[200])
     right = [(small.logits(MODEL, theta, X[:60]).argmax(1) == y[:60]).mean() for theta in (before, after)]
     assert right[1] > right[0] + 0.2
 

@@ -228,7 +228,7 @@ def test_features_are_those_of_each_partys_own_upload():
 
 
 def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not():
-    more = {"known": 25, "epochs": 30, "kernels": 2, "rounds": 60, "observed": (30, 60), "earlier": ()}
+    more = {"known": 25, "epochs": 100, "kernels": 2, "rounds": 60, "observed": (30, 60), "earlier": ()}
     about = experiments.Size(**vars(ABOUT) | more)
     setting, found = experiments.Setting("global passive", "global", about.observed), {}
     for name, rate in (("memorised", 0.01), ("not trained", 0.0)):
@@ -240,7 +240,8 @@ def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not():
     assert found["memorised"] > 0.65 and abs(found["not trained"] - 0.5) < 0.12
 
 
-def test_the_rate_that_is_taken_is_the_largest_that_is_bearable():
+def test_the_rate_that_is_taken_is_the_largest_that_is_bearable(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
     about = experiments.Size(**vars(ABOUT) | {"rounds": 3, "observed": (3,), "ascents": (0.001, 1e3)})
     table = experiments.ascents(data(), about, 0)
     assert len(table) == 6 and table.loc[table["rate"] == 0, "lost"].eq(0).all()

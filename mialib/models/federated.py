@@ -62,7 +62,7 @@ def train(
     X = fit._compact(X)
     rows = np.array(active.rows, dtype=np.int64)
     data, targets = [(X[each], y[each]) for each in parties], (X[rows], y[rows])
-    code = source.digest(_round), runs.versions("numpy", "torch"), fit._device(model).type
+    code = source.digest(_round, _initial), runs.versions("numpy", "torch"), fit._device(model).type
     about = ("federated", *code, model, recipe, data, targets, active.rate, active.by, active.isolated, words)
     base = runs.digest(*about)
     found, last, uploads = {}, 0, _initial(model, words, len(data))
@@ -148,7 +148,9 @@ def _sent(model: Model, targets: tuple, uploads: np.ndarray, active: Active) -> 
     if active.by is None and active.rate:
         with small.one_thread():
             for row in (*mean, *isolated):
-                ascend(model, torch.from_numpy(row), *targets, active.rate)
+                theta = torch.from_numpy(row).to(fit._device(model))
+                ascend(model, theta, *targets, active.rate)
+                row[:] = theta.cpu().numpy()
     sent = np.repeat(mean, len(uploads), 0)
     sent[list(active.isolated)] = isolated
     return sent

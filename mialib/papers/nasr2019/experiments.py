@@ -45,6 +45,7 @@ class Size:
     seeds: int
     kernels: int
     epochs: int
+    attack_rate: float
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def attacked(data: Dataset, about: Size, seed: int, rates: dict[str, float]) -> 
 
     Columns setting, seed, records, metric, value. Of "targets" and all "asked": accuracy (balanced), best (the epoch
     chosen on the asked records), gap (the gap attack). Train and test accuracy of the attacked models at the last
-    round, "norm member" and "norm non-member" at each observed round ("@40") of targets and untouched records.
+    observed round, "norm member" and "norm non-member" at each observed round ("@40") of targets and untouched records.
     """
     jobs = [
         (data, about, seed + number, setting, rates[setting.view] if setting.ascent else 0.0)
@@ -237,11 +238,12 @@ def _attack(data: Dataset, about: Size, seed: int, setting: Setting, rate: float
     uploads = trained(data, drawn, about, setting.participants, words, rounds, does)
     known, asked = pairs(drawn, about, setting)
     seen = {t: uploads[t] for t in setting.observed}
-    training = Training(kernels=about.kernels, epochs=about.epochs)
+    training = Training(kernels=about.kernels, epochs=about.epochs, rate=about.attack_rate)
     told, questions = (observe(data, about, each, seen) for each in (known, asked))
     answer = nasr.learn(told, known.member, questions, (*words, setting.name), training)
     right = questions.outputs[-1][:, -1].argmax(1) == questions.y
-    models = uploads[about.rounds] if setting.view == "global" else [federated.aggregate(uploads[about.rounds])]
+    last = uploads[max(setting.observed)]
+    models = last if setting.view == "global" else [federated.aggregate(last)]
     members = drawn.parties[: len(models)] if setting.view == "global" else [np.concatenate(drawn.parties[1:])]
     train = np.mean([accuracy(data, about, *each) for each in zip(models, members, strict=True)])
     test = np.mean([accuracy(data, about, theta, drawn.test) for theta in models])
