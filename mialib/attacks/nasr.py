@@ -217,7 +217,7 @@ class Network(nn.Module):
         """Scores (n,) in 0..1; label (n, classes) one-hot, the others as in Features; `noise` drops units."""
         entering = [label, loss, *(each.flatten(1) for each in outputs)]
         for kernel, (delta, entered) in zip(self.kernels, gradients, strict=True):
-            product = torch.einsum("ntk,nth->ntkh", delta @ kernel.weight.T, entered) + kernel.bias[:, None]
+            product = (delta @ kernel.weight.T)[..., None] * entered[:, :, None] + kernel.bias[:, None]
             entering.append(_dropped(product.relu_().flatten(1), noise))
         found = [_through(part, each, noise) for part, each in zip(self.parts, entering, strict=True)]
         return self.score(_through(self.encoder, torch.cat(found, 1), noise)).sigmoid().squeeze(1)

@@ -42,7 +42,7 @@ def said(found: pd.DataFrame) -> pd.Series:
     return pd.Series([f"{value} ({low} to {high})" for value, low, high in parts], found.index, dtype=object)
 
 
-def attacks(summary: pd.DataFrame) -> pd.DataFrame:
+def attacks(summary: pd.DataFrame, about: Size) -> pd.DataFrame:
     """A row an attack: accuracy, also at the best epoch, and the gap attack's; on all asked records, on the targets."""
     names = {"accuracy": "attack", "best": "best epoch", "gap": "gap attack"}
     shown = summary[summary.index.isin(names, level="metric")]
@@ -50,7 +50,7 @@ def attacks(summary: pd.DataFrame) -> pd.DataFrame:
     models = said(summary.xs("models", level="records")).unstack("metric")
     for side in ("train", "test"):
         table["model", side] = models[side]
-    return table.loc[list(dict.fromkeys(summary.index.get_level_values("setting")))]
+    return table.loc[[each.name for each in experiments.settings(about)]]
 
 
 def gains(found: pd.DataFrame) -> pd.DataFrame:
@@ -87,9 +87,9 @@ def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str) -> list
 
     An attack without a variant is on the records that it is measured on here: with ascent the targets, else all asked.
     """
-    names = [name for name in summary.index.unique("setting") if table_of(name) == table]
-    shown = summary[summary.index.isin(names, level="setting")].reset_index()
-    shown = shown[shown["records"].isin(["asked", "targets"]) & shown["metric"].isin(METRICS)]
+    names = [each.name for each in experiments.settings(about) if table_of(each.name) == table]
+    shown = pd.concat([summary.loc[[name]] for name in names]).reset_index()
+    models, shown = shown[shown["records"] == "models"], shown[shown["metric"].isin(METRICS)]
     found = []
     for row in shown.itertuples():
         if "ascent" not in row.setting:
@@ -97,7 +97,6 @@ def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str) -> list
             found.append(_cell(data, about, row.setting, METRICS[row.metric], row) | {"variant": variant})
         elif row.records == "targets":
             found.append(_cell(data, about, row.setting, METRICS[row.metric], row))
-    models = summary[summary.index.isin(names, level="setting")].xs("models", level="records").reset_index()
     return found + [_cell(data, about, row.setting, f"target_{row.metric}_acc", row) for row in models.itertuples()]
 
 

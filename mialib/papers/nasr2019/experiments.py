@@ -284,13 +284,16 @@ def _measured(asked: Pairs, setting: Setting, by_epoch, validated, right, norms,
 def over_seeds(table: pd.DataFrame, against: str = "") -> pd.DataFrame:
     """Mean of `attacked`'s values over the seeds with its Student-t 95 % interval: columns value, low, high.
 
-    Indexed by setting, records, metric. `against`: differences to this setting, seed by seed.
+    Indexed by setting, records, metric, sorted. `against`: differences to this setting, seed by seed. Intervals are cut
+    at what an accuracy or a norm can be.
     """
     wide = table.pivot_table(index="seed", columns=["setting", "records", "metric"], values="value", sort=False)
     if against:
         base = wide[against]
         names = [each for each in wide.columns.unique(0) if each != against]
         wide = pd.concat({name: (wide[name] - base).dropna(axis=1, how="all") for name in names}, axis=1)
-    intervals = {key: metrics.mean_interval(values) for key, values in wide.items()}
-    found = pd.DataFrame(intervals, ["value", "low", "high"]).T
-    return found.rename_axis(["setting", "records", "metric"])
+    most = [np.inf if key[2].startswith("norm") else 1.0 for key in wide]
+    ends = [(-end if against else 0.0, end) for end in most]
+    found = [metrics.mean_interval(wide[key], *end) for key, end in zip(wide, ends, strict=True)]
+    table = pd.DataFrame(found, wide.columns, ["value", "low", "high"])
+    return table.rename_axis(["setting", "records", "metric"]).sort_index()
