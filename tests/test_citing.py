@@ -206,6 +206,10 @@ def test_citation_file_has_this_version_and_both_papers():
     assert len(about["references"]) == entries.count("\n@")
 
 
+# Tables whose data sets are not run: notebook 22 is on Location, which the paper does not attack.
+ELSEWHERE = ("nasr_table10", "nasr_table12", "nasr_table13")
+
+
 @pytest.mark.parametrize("name", published.tables())
 def test_committed_records_hold_the_primary_readings_of_a_table(name):
     """Each published number once, and each variant that a table names computed for some: no name is misspelt."""
@@ -216,7 +220,7 @@ def test_committed_records_hold_the_primary_readings_of_a_table(name):
         key = row.dataset, ", ".join(filter(None, (row.setting, row.primary))), row.metric, row.published
         assert key in found, key
         computed |= {row.primary} if found[key] is not None else set()
-    assert computed == set(table["primary"])
+    assert computed == (set() if name in ELSEWHERE else set(table["primary"]))
 
 
 def test_readme_counts_the_verdicts():
