@@ -269,3 +269,17 @@ def test_published_tables_are_those_of_the_paper():
     assert published.load("nasr_table12")["published"].tolist() == [0.574, 0.765, 0.795, 0.851]
     assert published.load("nasr_table13")["published"].tolist() == [0.89, 0.781, 0.767, 0.672]
     assert len(published.points("nasr_fig7")) == 80 and len(published.points("nasr_table11")) == 18
+
+
+def test_norms_are_in_the_order_of_the_rounds():
+    rounds = (5, 10, 40, 90, 100)
+    values = [
+        (records, f"norm {side}@{t}", float(t))
+        for records in ("targets", "untouched")
+        for side in ("member", "non-member")
+        for t in rounds
+    ]
+    found = pd.DataFrame(values, columns=["records", "metric", "value"]).assign(setting="global passive")
+    table = exhibits.norms(experiments.over_seeds(found.assign(seed=0)), "global passive")
+    assert table.index.tolist() == list(rounds)
+    assert (table.T == table.index).all(axis=None) and len(table.columns) == 4

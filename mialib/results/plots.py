@@ -457,7 +457,10 @@ def gains(table: pd.DataFrame, ylabel: str, published: pd.DataFrame) -> Figure:
     whole = pd.concat([table, theirs], ignore_index=True)
     figure, panels = _panels(whole, "value", 4.0, 4.2, ylabel, sharey=True)
     for panel, ax, here in panels:
-        kind = _THEIRS if panel in set(theirs["panel"]) else _OURS | {"linewidth": 1.4}
+        printed = panel in set(theirs["panel"])
+        kind = _THEIRS if printed else _OURS | {"linewidth": 1.4}
+        if printed:
+            ax.set_title(panel)
         for label, look in styles.items():
             line = here[here["label"] == label].sort_values("references")
             ax.vlines(line["references"], line["low"], line["high"], color=look["color"], linewidth=1.2)
@@ -469,7 +472,8 @@ def gains(table: pd.DataFrame, ylabel: str, published: pd.DataFrame) -> Figure:
         ax.margins(x=0.08)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
     looks = [(label, _OURS | look) for label, look in styles.items()]
-    return _with_legend(figure, [*looks, ("published", _THEIRS | {"color": "0.3"}), ("chance", _CHANCE)], whole)
+    looks += [("published", _THEIRS | {"color": "0.3", "marker": "o"}), ("chance", _CHANCE)]
+    return _with_legend(figure, looks, whole)
 
 
 def about(figure: Figure, text: str) -> Figure:

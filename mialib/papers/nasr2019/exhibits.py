@@ -79,7 +79,7 @@ def norms(summary: pd.DataFrame, setting: str) -> pd.DataFrame:
         if metric.startswith("norm "):
             side, number = metric.removeprefix("norm ").split("@")
             rows.setdefault(int(number), {})[names[records, side]] = value
-    return pd.DataFrame(rows).T.rename_axis("round")
+    return pd.DataFrame(rows).T.sort_index().rename_axis("round")
 
 
 def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str) -> list[dict[str, Any]]:
