@@ -282,4 +282,4 @@ def test_norms_are_in_the_order_of_the_rounds():
     found = pd.DataFrame(values, columns=["records", "metric", "value"]).assign(setting="global passive")
     table = exhibits.norms(experiments.over_seeds(found.assign(seed=0)), "global passive")
     assert table.index.tolist() == list(rounds)
-    assert (table.T == table.index).all(axis=None) and len(table.columns) == 4
+    assert (table.index == table.T).all(axis=None) and len(table.columns) == 4
