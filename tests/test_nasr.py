@@ -283,3 +283,31 @@ def test_norms_are_in_the_order_of_the_rounds():
     table = exhibits.norms(experiments.over_seeds(found.assign(seed=0)), "global passive")
     assert table.index.tolist() == list(rounds)
     assert (table.index == table.T).all(axis=None) and len(table.columns) == 4
+
+
+def test_accuracies_are_those_of_parties_that_train(monkeypatch):
+    asked, setting = [], experiments.Setting("local passive, 2 parties", "local", ABOUT.observed, participants=2)
+    monkeypatch.setattr(experiments, "accuracy", lambda data, about, theta, rows: asked.append(rows) or 0.5)
+    experiments._attack(data(), ABOUT, 0, setting, 0.0)
+    drawn = experiments.draw(data(), ABOUT, 0)
+    assert len(drawn.parties) > 2  # the largest setting has more
+    assert [rows.tolist() for rows in asked] == [drawn.parties[1].tolist(), drawn.test.tolist()]
+
+
+def test_a_gain_is_resolved_where_it_can_be_told_from_none_or_from_the_published():
+    found = pd.DataFrame(
+        [("global passive", seed, 0.8) for seed in range(4)]
+        + [("global gradient ascent", seed, 0.8 + gain) for seed, gain in enumerate((-0.02, 0.0, 0.03, 0.05))]
+        + [
+            (name, seed, 0.9 + 0.001 * seed)
+            for name in ("global isolating", "global isolating gradient ascent")
+            for seed in range(4)
+        ]
+        + [(name, seed, 0.7) for name in ("local passive", "local gradient ascent") for seed in range(4)],
+        columns=["setting", "seed", "value"],
+    )
+    resolved = exhibits.gains(found.assign(records="targets", metric="accuracy"))["resolved"]
+    assert not resolved["global gradient ascent against global passive"]  # from below zero to above the published
+    assert (
+        resolved["global isolating against global passive"] and resolved["local gradient ascent against local passive"]
+    )

@@ -22,6 +22,11 @@ OTHERS = {"nn": "shadow attack", "gap": "gap attack"}  # settings that the paper
 SECOND_HAND, CHOSEN = "the published number is second hand", "; the target was chosen by it"
 
 
+def sizes(rows: Sequence[Row]) -> str:
+    """How many records train a target of each data set, for the note under a figure."""
+    return ", ".join(dict.fromkeys(f"{row.size:,} records of {NAMES[row.dataset]}" for row in rows))
+
+
 def overview(rows: Iterable[Row], loaded: dict[str, Dataset]) -> pd.DataFrame:
     """One line a row: the data set, its tier and shape, and the numbers of the profile."""
     return pd.DataFrame(

@@ -244,7 +244,8 @@ def _attack(data: Dataset, about: Size, seed: int, setting: Setting, rate: float
     right = questions.outputs[-1][:, -1].argmax(1) == questions.y
     last = uploads[max(setting.observed)]
     models = last if setting.view == "global" else [federated.aggregate(last)]
-    members = drawn.parties[: len(models)] if setting.view == "global" else [np.concatenate(drawn.parties[1:])]
+    parties = drawn.parties[: setting.participants]
+    members = parties if setting.view == "global" else [np.concatenate(parties[1:])]
     train = np.mean([accuracy(data, about, *each) for each in zip(models, members, strict=True)])
     test = np.mean([accuracy(data, about, theta, drawn.test) for theta in models])
     return answer.by_epoch, answer.validated, right, nasr.norms(questions), np.array([train, test])
