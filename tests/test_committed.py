@@ -11,7 +11,7 @@ from companion import committed, jobs, publish
 from mialib import config
 
 STEM = "01_toy_table1"
-CELL = {"dataset": "Toy", "setting": "all", "metric": "auc", "published": 0.7, "verdict": "differs"}
+CELL = {"dataset": "Toy", "setting": "all", "metric": "auc", "published": 0.7, "verdict": "differs", "primary": True}
 
 
 @pytest.fixture
