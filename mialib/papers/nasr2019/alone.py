@@ -289,6 +289,12 @@ def gains(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], pairs: Sequ
     return pd.DataFrame(rows).T
 
 
+def joined(several: Sequence[Seen], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """`gains` of several targets as one table, beside whether the interval leaves zero."""
+    table = pd.concat({seen.dataset: table for seen, table in zip(several, tables, strict=True)}, names=["target", ""])
+    return table.assign(**{"leaves zero": (table["low"] > 0) | (table["high"] < 0)})
+
+
 def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: str) -> pd.DataFrame:
     """AUC on the asked records of thirds of the classes, by how far members and non-members are apart in them.
 
