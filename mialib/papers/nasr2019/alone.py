@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import softmax
 from torch import nn
 
-from mialib import metrics, papers, runs, work
+from mialib import metrics, papers, runs, source, work
 from mialib.attacks import nasr, signals
 from mialib.attacks.nasr import Features, Training
 from mialib.data import datasets
@@ -230,7 +230,8 @@ def attacked(seen: Seen, seed: int) -> dict[str, tuple[nasr.Result, float]]:
             known, here = known[rows], member[rows]
         words = (seed, "stand-alone", seen.dataset, setting.name)
         jobs.append((known, here, shown(seen.asked, setting), truth, words, seen.about.training))
-    found = work.every(_attack, jobs, seen.data, seen.about, several, seed, runs.versions("numpy", "torch"))
+    code = source.digest(draw, shown, nasr.observe), runs.versions("numpy", "torch")
+    found = work.every(_attack, jobs, seen.data, seen.about, several, seed, *code)
     return {
         setting.name: (nasr.Result(score, score > 0.5), float(best))
         for setting, (score, best) in zip(several, found, strict=True)
