@@ -19,7 +19,7 @@ from mialib.models.fit import Recipe, Records
 
 LOG_ODDS = ("nn", "bayes-wb", "general-wb")  # attacks whose score claims to be the log-odds of membership
 LEARNT = ("nn", "threshold", "general-wb")  # attacks that learn from worlds
-# RMIA's a, offline. 1 takes the OUT models as they are: there is no IN model to tell a better one by, and with a small a
+# RMIA's a, offline. 1 takes the OUT models as they are: no IN model could tell a better one. And with a small a
 # a target that is seldom sure never reaches RMIA's ratio of 2, which leaves all records with one score.
 A = 1.0
 

@@ -179,11 +179,11 @@ def overview(several: Iterable[Scored]) -> pd.DataFrame:
 
 def aucs(scored: Scored) -> dict[str, tuple[float, float, float]]:
     """AUC of every attack on the targets, with Student's t interval over them."""
-    nobody = {name: np.zeros(len(answer[0][1]), bool) for name, answer in scored.answers[0].items()}
-    return metrics.over_seeds([
-        {name: metrics.evaluate(answers[name][0][1], answers[name][0][0], nobody[name])["auc"] for name in nobody}
-        for answers in scored.answers
-    ])  # fmt: skip
+    found: dict[str, list[float]] = {}
+    for answers in scored.answers:
+        for name, ((score, member), *_) in answers.items():
+            found.setdefault(name, []).append(metrics.evaluate(member, score, np.zeros(len(member), bool))["auc"])
+    return {name: metrics.mean_interval(values, 0, 1) for name, values in found.items()}
 
 
 def promised(table: pd.DataFrame, way: str = WAYS[0]) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def diagram(table: pd.DataFrame, way: str = WAYS[0]) -> Figure:
     """
     here = table[(table["way"] == way) & table["total"].ge(FEWEST)]
     names, attacks = list(table["name"].unique()), list(table["attack"].unique())
-    figure, axes = plt.subplots(2, len(names), figsize=(max(2.4 * len(names), 5), 5.6), sharex=True, sharey="row",
+    figure, axes = plt.subplots(2, len(names), figsize=(max(2.1 * len(names), 7.2), 5.6), sharex=True, sharey="row",
                                 squeeze=False, layout="constrained")  # fmt: skip
     tiers = dict(zip(table["name"], table["tier"], strict=True))
     for column, name in zip(axes.T, names, strict=True):
