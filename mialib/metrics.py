@@ -203,15 +203,17 @@ def ratio_interval(
     """Sum of `part` / sum of `whole`, (n,) each, and the ends of its 95 % interval, cut at what is possible.
 
     The ratio estimator, for shares of which some units have none (a target on which an attack calls nobody a member):
-    Student's t over the n units, of what each has above the common ratio. One unit has no interval, an empty whole no
-    ratio: nan.
+    Student's t over the n units, of what each has above the common ratio. With fewer than two units that are not empty
+    there is no interval, with none no ratio: nan.
     """
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     if part.shape != whole.shape or part.ndim != 1:
         raise ValueError(f"part and whole must be flat and of one length: got {part.shape} and {whole.shape}")
     n, total = len(part), whole.sum()
     ratio = float(part.sum() / total) if total else NAN
-    half = stats.t.ppf(0.975, n - 1) * stats.sem(part - ratio * whole) * n / total if n > 1 and total else NAN
+    half = (
+        stats.t.ppf(0.975, n - 1) * stats.sem(part - ratio * whole) * n / total if np.count_nonzero(whole) > 1 else NAN
+    )
     return ratio, *(float(end) for end in np.clip((ratio - half, ratio + half), least, most))
 
 

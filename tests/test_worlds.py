@@ -80,7 +80,8 @@ def test_ratio_interval_is_the_ratio_estimator():
     same = np.full(4, 10.0)
     assert metrics.ratio_interval(part, same) == pytest.approx(metrics.mean_interval(part / same, 0, 1))
     assert (
-        np.isnan(metrics.ratio_interval([0, 0], [0, 0])).all() and np.isnan(metrics.ratio_interval([1], [2])[1:]).all()
+        np.isnan(metrics.ratio_interval([0, 0], [0, 0])).all()
+        and np.isnan(metrics.ratio_interval([1, 0], [2, 0])[1:]).all()
     )
     with pytest.raises(ValueError, match="one length"):
         metrics.ratio_interval([1, 2], [1])

@@ -210,7 +210,7 @@ def broken(table: pd.DataFrame) -> pd.DataFrame:
     shortfall (mean of asked minus obtained), worst (the largest), recall (mean).
     """
     here = table[table["total"].ge(FEWEST) & table["asked"].notna()]
-    here = here.assign(short=here["asked"] - here["value"], kept=here["high"] >= here["asked"])
+    here = here.assign(short=here["asked"] - here["value"], kept=here["high"].fillna(here["value"]) >= here["asked"])
     grouped = here.groupby(["name", "way"], sort=False)
     named = {"promises": ("kept", "size"), "kept": ("kept", "sum"), "shortfall": ("short", "mean")}
     return grouped.agg(**named, worst=("short", "max"), recall=("recall", "mean"))
