@@ -55,13 +55,12 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows for `plots.dots`: AUC of each attack on CIFAR-100's students, and the published one where it belongs."""
+    """Rows for `plots.dots`: AUC on CIFAR-100's students, a panel an attack, and the published one where it belongs."""
     here = table[(table["dataset"] == "CIFAR-100") & (table["metric"] == "auc") & (table["attack"] != "target")]
     teacher = np.where(here["teacher"] == "none", "", " of " + here["teacher"])
-    label = here["setting"] + teacher + ", " + here["attack"]
     [printed] = published.load(TABLE).query("metric == 'attack_auc'")["published"]
     ours = (here["setting"] == "full fine-tuning") & (here["attack"] == ADVERSARY_1)
-    return here.assign(label=label, published=np.where(ours, printed, np.nan))
+    return here.assign(label=here["setting"] + teacher, panel=here["attack"], published=np.where(ours, printed, np.nan))
 
 
 def by_size(table: pd.DataFrame) -> Figure:
@@ -74,10 +73,9 @@ def by_size(table: pd.DataFrame) -> Figure:
             if attack not in LOOKS:
                 continue
             color, marker = LOOKS[attack]
-            of = "" if teacher == "none" else f", teacher {teacher}"
-            near = teacher in ("none", "CIFAR-100")
-            look = {"color": color, "marker": marker, "alpha": 1 if near else 0.45}
-            ax.vlines(line["size"], line["low"], line["high"], color=color, alpha=look["alpha"])
+            of, alpha = (f", teacher {teacher}", 0.45) if teacher == "Caltech-101" else ("", 1)
+            look = {"color": color, "marker": marker, "alpha": alpha}
+            ax.vlines(line["size"], line["low"], line["high"], color=color, alpha=alpha)
             ax.plot(line["size"], line["value"], label=f"ours: {attack}{of}", **look)
         for attack, line in printed[printed["transfer"] == transfer].groupby("attack", sort=False):
             color, marker = LOOKS[attack]
@@ -85,9 +83,10 @@ def by_size(table: pd.DataFrame) -> Figure:
             ax.plot(line["size"], line["published"], label=f"published: {attack}", **look)
         ax.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
         ax.set(xscale="log", xlabel="members of the student", title=transfer)
-        ax.legend(frameon=False, fontsize=8)
         ax.patch.set(facecolor="0.97")
     axes[0].set_ylabel("attack accuracy")
+    lines = {line.get_label(): line for ax in axes for line in ax.lines if not line.get_label().startswith("_")}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
