@@ -64,10 +64,8 @@ def disturbed(
             flips = rng.random((len(X), int(binary.sum())), np.float32) < flip
             changed[:, binary] = np.where(flips, 1 - X[:, binary], X[:, binary])
         if not binary.all():
-            noise = np.float32(sigma * (255 if whole else 1)) * rng.standard_normal(
-                (len(X), (~binary).sum()), np.float32
-            )
-            moved = X[:, ~binary] + noise
+            noise = rng.standard_normal((len(X), int((~binary).sum())), np.float32)
+            moved = X[:, ~binary] + np.float32(sigma * (255 if whole else 1)) * noise
             changed[:, ~binary] = moved.round().clip(0, 255) if whole else moved
         yield changed
 
@@ -79,7 +77,7 @@ def right(answer: Answer, queries: Iterable[np.ndarray], y: np.ndarray) -> np.nd
 
 
 def away(distance: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Distances to the boundary (n,) as scores: 0 where the label is wrong, infinity where no boundary was met (nan)."""
+    """Distances to the boundary (n,) as scores: 0 where the label is wrong, infinity where none was met (nan)."""
     found = np.where(np.isnan(distance), np.inf, distance)
     return np.where(arrays.flags(correct, len(found)), found, 0.0)
 
