@@ -235,6 +235,15 @@ def test_cells_are_held_against_the_paper_at_its_operating_point_only():
     assert len(exhibits.accuracies(table)) == 7
 
 
+def test_mnist_is_seen_as_images():
+    for side, scale in ((28, 1), (8, 4)):
+        X = rng.random((3, side * side)).astype(np.float32)
+        data = Dataset("mnist", X, np.arange(3), 10, "S", "drawn", runs.digest(X))
+        pixels = experiments.images(data).X
+        assert pixels.shape == (3, 1, scale * side, scale * side) and pixels.dtype == np.uint8
+        np.testing.assert_allclose(pixels[:, 0, ::scale, ::scale].reshape(3, -1) / 255, X, atol=0.002)
+
+
 def test_every_size_is_that_of_a_row_and_the_paper_has_all_its_numbers():
     for profile in ("demo", "laptop", "paper"):
         for row in experiments.settings(profile):

@@ -5,6 +5,7 @@ Attacker and defender are as in the paper's Sections III and VI: she has records
 and networks on the shadow, and is then asked about the target.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,11 +88,15 @@ def architecture(data: Dataset, row: Row) -> small.Model:
 
 
 def images(data: Dataset) -> Dataset:
-    """MNIST's rows of 784 numbers of 0..1 as images, uint8 (n, 1, 28, 28); other sets as they are."""
+    """MNIST's rows of numbers of 0..1 as images, uint8 (n, 1, side, side); other sets as they are.
+
+    The digits of 8 by 8 that stand in for them in `demo` are enlarged four times, or the CNN would not take them.
+    """
     if data.name != "mnist":
         return data
-    pixels = (data.X * 255).round().astype(np.uint8).reshape(len(data.X), 1, 28, -1)
-    return replace(data, X=pixels)
+    side = math.isqrt(data.X.shape[1])
+    pixels = (data.X * 255).round().astype(np.uint8).reshape(-1, 1, side, side)
+    return replace(data, X=np.kron(pixels, np.ones((4, 4), np.uint8)) if side < 28 else pixels)
 
 
 def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
