@@ -30,20 +30,11 @@ def measured(attacked: Iterable[Attacked]) -> pd.DataFrame:
 def overview(rows: Iterable[Row], table: pd.DataFrame) -> pd.DataFrame:
     """A line a data set and size: tier, targets, epochs, the noise that the shadow chose, mean target accuracies."""
     found, plain = [], table[(table["attack"] == "target") & (table["setting"] == UNDEFENDED)]
-    keyed = plain.set_index(["dataset", "size", "metric"])
-    names = list(dict.fromkeys(zip(plain["dataset"], plain["size"], strict=True)))
-    for row, name in zip(rows, names, strict=True):
-        here = keyed.loc[name]
+    for row, (_, here) in zip(rows, plain.groupby(["dataset", "size"], sort=False), strict=True):
         first = here.iloc[0]
-        about = {
-            "data": name[0],
-            "tier": first["tier"],
-            "points": name[1],
-            "targets": row.targets,
-            "epochs": row.epochs,
-        }
-        about |= {"flip": first["flip"], "sigma": first["sigma"], "copies": row.copies}
-        found.append(about | here["value"].to_dict())
+        about = {"data": first["dataset"], "tier": first["tier"], "points": first["size"], "targets": row.targets}
+        about |= {"epochs": row.epochs, "flip": first["flip"], "sigma": first["sigma"], "copies": row.copies}
+        found.append(about | here.set_index("metric")["value"].to_dict())
     return pd.DataFrame(found)
 
 
@@ -97,15 +88,20 @@ def attacks(table: pd.DataFrame) -> pd.DataFrame:
     printed = published.load("choquette_labels").set_index(["dataset", "setting"])["published"]
     label = here["attack"].map(TITLES)
     keys = here["dataset"], here["size"].map("{:,} points, ".format) + label
+    label = label.str.replace(" with ", ",\n")  # six panels leave little room
     shown = [printed.get(key) for key in zip(*keys, strict=True)]
     return here.assign(label=label, panel=_panel(here), published=shown)
 
 
 def defended(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows for `plots.dots`: what a defence leaves to the attack on vectors, and to noise, which sees labels alone."""
+    """Rows for `plots.dots`: what defences leave to the attack on vectors, and to noise, which sees labels alone.
+
+    Of each data set the largest targets.
+    """
     here = table[(table["metric"] == "accuracy") & table["attack"].isin((VECTORS, "noise"))]
-    here = here.sort_values("attack", kind="stable")
-    return here.assign(label=here["attack"] + ": " + here["setting"], panel=_panel(here))
+    here = here[here["size"] == here.groupby("dataset")["size"].transform("max")].sort_values("attack", kind="stable")
+    label = here["attack"].map({VECTORS: "vectors", "noise": "noise"}) + ": " + here["setting"]
+    return here.assign(label=label, panel=_panel(here))
 
 
 def _panel(table: pd.DataFrame) -> pd.Series:

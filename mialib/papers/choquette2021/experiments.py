@@ -141,7 +141,7 @@ def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple)
     for label, parts in AUGMENTED.items() if known.bits else ():
         mine, *theirs = (np.hstack([seen.bits[part][at] for part in parts]) for seen in (known, *found))
         about = (mine, known.y, known.member)
-        how = shadow.vectors.shape[1], (*words, name, label)
+        how = shadow.vectors.shape[1], (*words, label)  # the same bits give the same network, whatever the defence
         answers[label] = [label_only.by_network(about, b, seen.y, *how) for b, seen in zip(theirs, found, strict=True)]
     about = told | {"setting": name}
     count = known.robust.shape[-1]
