@@ -190,6 +190,19 @@ def test_defences_that_keep_the_order_keep_the_label():
     )
 
 
+def test_a_network_is_asked_about_changed_images_and_the_unchanged_are_the_first():
+    model = small.CNN((1, 16, 16), 3, 8, (2, 2))
+    theta, X = 3 * small.initial(model, np.random.default_rng(3)), rng.integers(0, 256, (12, 1, 16, 16), np.uint8)
+    row = dataclasses.replace(ROW, filters=(2, 2), asked=4, distances=2, copies=6, noise=((0.0, 0.0), (0.0, 0.5)))
+    y, binary = rng.integers(3, size=12), np.zeros((1, 16, 16), bool)
+    logits, robust, distance, *turned = experiments._asked(model, theta, X, y, binary, row, row.noise, (0, "test"))
+    right, k = logits.argmax(1) == y, len(experiments.DEFENCES)
+    assert robust.shape == (2, k, 8) and distance.shape == (4,)
+    assert [b.shape for b in turned] == [(k, 12, 3), (k, 12, 5)]
+    assert all((b[0, :, 0] == right).all() for b in turned)
+    np.testing.assert_array_equal(robust[0, 0], right[:8])  # no noise: every copy is the record
+
+
 def planted(noise, n=900, d=40, classes=4):
     """Clustered binary records; `noise` is the share of labels drawn at random, which can only be memorised."""
     draw = np.random.default_rng(0)

@@ -17,7 +17,7 @@ Answer = Callable[[np.ndarray], np.ndarray]
 
 
 def rotated(images: np.ndarray, degrees: float) -> Iterator[np.ndarray]:
-    """Images (n, channels, height, width) as they are, then turned by `degrees` both ways: 3 queries (III-C).
+    """Images (n, channels, height, width) as they are, then turned by `degrees` both ways: 3 queries.
 
     Bilinear, pixels from outside are those of the edge: our choice. ValueError unless these are images.
     """
@@ -28,7 +28,7 @@ def rotated(images: np.ndarray, degrees: float) -> Iterator[np.ndarray]:
 
 
 def translated(images: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
-    """Images as they are, then shifted by (i, j) for all |i| + |j| = `pixels`: 4 pixels + 1 queries (III-C).
+    """Images as they are, then shifted by (i, j) for all |i| + |j| = `pixels`: 4 pixels + 1 queries.
 
     Pixels from outside are those of the edge: our choice. ValueError unless these are images, and for pixels < 1.
     """
@@ -46,7 +46,7 @@ def translated(images: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
 def disturbed(
     X: np.ndarray, binary: np.ndarray, flip: float, sigma: float, copies: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """`copies` of the records with noise (III-D): columns `binary` flip with probability `flip` (Bernoulli), all others
+    """`copies` of the records with noise: columns `binary` flip with probability `flip` (Bernoulli), all others
     are given normal noise of deviation `sigma`.
 
     X (n, …), `binary` bool of the shape of a record. `sigma` is in units of the records; for uint8 it is a share of
@@ -83,7 +83,7 @@ def away(distance: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def by_threshold(shadow_score: np.ndarray, shadow_member: np.ndarray, score: np.ndarray) -> Result:
-    """Member if the score reaches the threshold that is best on shadows, one for all classes (the paper's, III-B)."""
+    """Member if the score reaches the threshold that is best on shadows, one for all classes, as the paper has it."""
     return Result(score, score >= baselines.best_threshold(shadow_score, shadow_member))
 
 

@@ -1,8 +1,8 @@
 """The experiments of Choquette-Choo et al. 2021: targets whose labels alone are seen, and what defences of vectors do.
 
-Attacker and defender are as in the paper's Sections III and VI: she has records of the same kind, trains one *shadow*
-(its "source model") as the target was trained, and defends its answers as the target's are; she sets thresholds, noise
-and networks on the shadow, and is then asked about the target.
+As in the paper, the attacker has records of the same kind and trains one *shadow* (its "source model") as the target
+was trained. That the shadow's answers are defended as the target's are is our choice. She sets thresholds, noise and
+networks on the shadow, and is then asked about the target.
 """
 
 import math
