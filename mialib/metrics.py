@@ -197,6 +197,26 @@ def mean_interval(
     return float(mean), *(float(end) for end in np.clip((mean - half, mean + half), least, most))
 
 
+def ratio_interval(
+    part: Sequence[float] | np.ndarray, whole: Sequence[float] | np.ndarray, least: float = 0.0, most: float = 1.0
+) -> tuple[float, float, float]:
+    """Sum of `part` / sum of `whole`, (n,) each, and the ends of its 95 % interval, cut at what is possible.
+
+    The ratio estimator, for shares of which some units have none (a target on which an attack calls nobody a member):
+    Student's t over the n units, of what each has above the common ratio. With fewer than two units that are not empty
+    there is no interval, with none no ratio: nan.
+    """
+    part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
+    if part.shape != whole.shape or part.ndim != 1:
+        raise ValueError(f"part and whole must be flat and of one length: got {part.shape} and {whole.shape}")
+    n, total = len(part), whole.sum()
+    ratio = float(part.sum() / total) if total else NAN
+    half = (
+        stats.t.ppf(0.975, n - 1) * stats.sem(part - ratio * whole) * n / total if np.count_nonzero(whole) > 1 else NAN
+    )
+    return ratio, *(float(end) for end in np.clip((ratio - half, ratio + half), least, most))
+
+
 def limits(metric: str) -> tuple[float, float]:
     """The least and the largest value that a metric of this name can take, see LIMITS; infinite for any other name."""
     return next((ends for words, ends in LIMITS.items() if re.search(words, metric)), (-np.inf, np.inf))
