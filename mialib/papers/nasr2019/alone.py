@@ -1,0 +1,402 @@
+"""Stand-alone attacks of Nasr, Shokri & Houmansadr 2019 (Tables III to VI, VIII; Figs 2, 4, 6): what a component adds.
+
+On CIFAR-100's AlexNet, and on a fully connected network on Location, which the paper does not attack.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import softmax
+from torch import nn
+
+from mialib import metrics, papers, runs, source, work
+from mialib.attacks import nasr, signals
+from mialib.attacks.nasr import Features, Training
+from mialib.data import datasets
+from mialib.models import federated, fit, small, targets
+from mialib.results import published
+
+IMAGES, TABLE, NAMES = "cifar-100-alexnet", "location-30", {"cifar-100-alexnet": "CIFAR-100", "location-30": "Location"}
+PLACES = ("last", "second to last", "third to last", "fourth to last")
+COUNTS = ("", "one", "two", "three", "four")
+TABLES = ("3", "4", "5", "6", "8")
+NEAR = 0.02  # of the printed train and test accuracy
+GAINS = (  # what is held against what, on the same asked records
+    ("outputs of the last layer", "gap attack"),
+    ("gradient of the last layer", "gap attack"),
+    ("gradient of the last layer", "black box"),
+    ("gradient of the last layer", "outputs of the last layer"),
+    ("gradient and output of the last layer", "gradient of the last layer"),
+    ("gradient of the last layer, all outputs", "gradient of the last layer"),
+    ("all gradients, all outputs", "gradient of the last layer"),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """See sizes.toml."""
+
+    known: tuple[int, int]  # members, non-members
+    fewer: tuple[tuple[int, int], ...]
+    asked: int  # of each side
+    kernels: int
+    epochs: int
+    rate: float
+
+    @property
+    def training(self) -> Training:
+        """Of the attack network."""
+        return Training(kernels=self.kernels, epochs=self.epochs, rate=self.rate)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which components the attack network has: numbers of layers, 0 the last, and whether label and loss."""
+
+    name: str
+    outputs: tuple[int, ...] = ()
+    gradients: tuple[int, ...] = ()
+    label: bool = True
+    loss: bool = True
+    known: tuple[int, int] | None = None  # None: all
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A target and what the attacker sees of it; asked records are members first, as known ones are."""
+
+    dataset: str
+    model: str
+    tier: str
+    data: str  # digest of all that the attack's answers follow from, but for the attack
+    about: Size
+    known: Features
+    asked: Features
+    accuracy: dict[str, tuple[int, int]]  # "train", "test" -> right, records
+
+    @property
+    def members(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each known and each asked record is a member, bool."""
+        return np.arange(len(self.known.y)) < self.about.known[0], np.arange(len(self.asked.y)) < self.about.asked
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the target classifies each asked record correctly, bool: the gap attack's answer."""
+        return self.asked.outputs[0][:, 0].argmax(1) == self.asked.y
+
+
+def size(profile: str, name: str) -> Size:
+    """How much is known and asked of a target: IMAGES or TABLE."""
+    about = papers.sizes("nasr2019")["standalone"][profile][name]
+    pair, fewer = tuple(about["known"]), tuple(map(tuple, about["fewer"]))
+    return Size(**{k: about[k] for k in ("asked", "kernels", "epochs", "rate")}, known=pair, fewer=fewer)
+
+
+# --- the targets ----------------------------------------------------------------------------------------------------
+
+
+def nearest(profile: str) -> pd.DataFrame:
+    """Our trainings of AlexNet beside the printed accuracies; no attack is looked at.
+
+    Indexed by name; train, test, distance (the sum of both differences), nearest, why_not ("" at the operating point).
+    """
+    rows, (train, test) = {}, printed_point()
+    for name, target in papers.targets(profile).items():
+        if name.partition("@")[0].removesuffix("-b") == IMAGES:
+            found = targets.load(name, target, profile)
+            right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
+            rows[name] = {"train": right[member].mean(), "test": right[~member].mean()}
+    table = pd.DataFrame(rows).T.rename_axis("target")
+    off = (table - [train, test]).abs()
+    table["distance"] = off.sum(axis=1)
+    table["nearest"] = table.index == table["distance"].idxmin()
+    words = [f"train and test accuracy {' and '.join(map(published.short, row[:2]))}" for row in table.to_numpy()]
+    printed = f", printed {published.short(train)} and {published.short(test)}"
+    table["why_not"] = np.where((off.round(9) <= NEAR).all(axis=1), "", [each + printed for each in words])
+    return table
+
+
+def printed_point() -> tuple[float, float]:
+    """Train and test accuracy of AlexNet as Table VIII has them."""
+    table = published.load("nasr_table8").set_index(["dataset", "setting", "metric"])["published"]
+    return tuple(float(table["CIFAR-100", "AlexNet, target", f"target_{side}_acc"]) for side in ("train", "test"))
+
+
+def alexnet(name: str, profile: str, seed: int) -> Seen:
+    """An AlexNet, members and non-members known and asked drawn anew from its records."""
+    about, found = size(profile, IMAGES), targets.load(name, papers.targets(profile)[name], profile)
+    right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
+    accuracy = {side: (int(right[here].sum()), int(here.sum())) for side, here in _sides(member).items()}
+    known, asked = draw(member, about, seed, IMAGES)
+    layers = ("fc", "flatten", "relu4")  # the last, and what the last two convolutions give
+    seen = [
+        nasr.observe(
+            [found.net], targets.normalised(found.target, found.data.X[rows]), found.data.y[rows], layers, ["fc"]
+        )
+        for rows in (known, asked)
+    ]
+    return Seen("CIFAR-100", "AlexNet", found.data.tier, targets.identity(found), about, *seen, accuracy)
+
+
+def location(profile: str, seed: int) -> Seen:
+    """The fully connected network (tanh, Adam) on Location; its members are drawn, non-members are the rest."""
+    how, about = papers.sizes("nasr2019")["standalone"][profile][TABLE], size(profile, TABLE)
+    data = datasets.load(TABLE, profile)
+    order = runs.stream(seed, "stand-alone", TABLE).permutation(len(data.y))
+    member = np.isin(np.arange(len(data.y)), order[: how["members"]])
+    model, recipe = small.MLP((data.X.shape[1], *how["hidden"], data.classes)), fit.Recipe(how["passes"], decay=0.0)
+    [theta] = fit.fit_many(model, recipe, data.X, data.y, [np.flatnonzero(member)], [(seed, "stand-alone", TABLE)])
+    right = small.logits(model, theta, data.X).argmax(1) == data.y
+    accuracy = {side: (int(right[here].sum()), int(here.sum())) for side, here in _sides(member).items()}
+    known, asked = draw(member, about, seed, TABLE)
+    net = federated.module(model, theta)
+    linear = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear)][::-1][: len(PLACES)]
+    outputs = [linear[0], *(f"{name}a" for name in linear[1:3])]
+    seen = [nasr.observe([net], data.X[r].astype(np.float32), data.y[r], outputs, linear) for r in (known, asked)]
+    name = "FC " + "-".join(map(str, model.sizes))
+    return Seen("Location", name, data.tier, runs.digest(data.digest, theta), about, *seen, accuracy)
+
+
+def draw(member: np.ndarray, about: Size, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Known and asked rows, members first in both, disjoint. ValueError where a side has too few."""
+    parts = []
+    for side, known in zip((True, False), about.known, strict=True):
+        rows = runs.stream(seed, "stand-alone", name, side).permutation(np.flatnonzero(member == side))
+        if len(rows) < known + about.asked:
+            kind = "members" if side else "non-members"
+            raise ValueError(f"{name} has {len(rows)} {kind}; {known} known and {about.asked} asked are more")
+        parts.append(np.split(rows[: known + about.asked], [known]))
+    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+
+def _sides(member: np.ndarray) -> dict[str, np.ndarray]:
+    return {"train": member, "test": ~member}
+
+
+# --- the attacks ----------------------------------------------------------------------------------------------------
+
+
+def settings(seen: Seen) -> list[Setting]:
+    """Each component alone, then what Tables VIII, III, IV, V and VI have, as far as the target has the layers."""
+    outputs, layers = (tuple(range(len(each))) for each in (seen.known.outputs, seen.known.gradients))
+    found = [
+        Setting("output alone", (0,), label=False, loss=False),
+        Setting("label alone", loss=False),
+        Setting("loss alone", label=False),
+        Setting("gradient alone", (), (0,), label=False, loss=False),
+        Setting("black box", (0,), loss=False),
+        *(Setting(f"outputs of the {PLACES[i]} layer", (i,)) for i in outputs),
+        Setting(f"outputs of {COUNTS[len(outputs)]} layers", outputs),
+        *(Setting(f"gradient of the {PLACES[i]} layer", (), (i,)) for i in layers),
+        Setting("gradient and output of the last layer", (0,), (0,)),
+        Setting("gradient of the last layer, all outputs", outputs, (0,)),
+    ]
+    if len(layers) > 1:
+        found.append(Setting(f"gradients of {COUNTS[len(layers)]} layers", (), layers))
+        found.append(Setting("all gradients, all outputs", outputs, layers))
+    return found + [Setting(knows(pair), (), (0,), known=pair) for pair in seen.about.fewer]
+
+
+def knows(pair: tuple[int, int]) -> str:
+    """How Table VI says what is known."""
+    return f"{pair[0]:,} members and {pair[1]:,} non-members"
+
+
+def shown(features: Features, setting: Setting) -> Features:
+    """What a setting lets the attacker see: a label or loss that it hides is the same for all records."""
+    y, loss = (part if kept else np.zeros_like(part) for part, kept in _kept(features, setting))
+    outputs, gradients = features.outputs, features.gradients
+    return Features(y, loss, tuple(outputs[i] for i in setting.outputs), tuple(gradients[i] for i in setting.gradients))
+
+
+def _kept(features: Features, setting: Setting) -> list[tuple[np.ndarray, bool]]:
+    return [(features.y, setting.label), (features.loss, setting.loss)]
+
+
+def attacked(seen: Seen, seed: int) -> dict[str, tuple[nasr.Result, float]]:
+    """Setting -> the answer on the asked records, and the balanced accuracy at the epoch that is best on them."""
+    member, truth = seen.members
+    jobs, several = [], settings(seen)
+    for setting in several:
+        known, here = shown(seen.known, setting), member
+        if setting.known:
+            inside, outside = (
+                np.flatnonzero(member == side)[:n] for side, n in zip((True, False), setting.known, strict=True)
+            )
+            rows = np.concatenate([inside, outside])
+            known, here = known[rows], member[rows]
+        words = (seed, "stand-alone", seen.dataset, setting.name)
+        jobs.append((known, here, shown(seen.asked, setting), truth, words, seen.about.training))
+    code = source.digest(draw, shown, nasr.observe), runs.versions("numpy", "torch")
+    found = work.every(_attack, jobs, seen.data, seen.about, several, seed, *code)
+    return {
+        setting.name: (nasr.Result(score, score > 0.5), float(best))
+        for setting, (score, best) in zip(several, found, strict=True)
+    }
+
+
+def _attack(
+    known: Features, member: np.ndarray, asked: Features, truth: np.ndarray, words: tuple, training: Training
+) -> tuple[np.ndarray, np.ndarray]:
+    answer = nasr.learn(known, member, asked, words, training)
+    return answer.result.score, np.array(answer.best(truth))
+
+
+def measured(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], seed: int, repeats: int = 500) -> pd.DataFrame:
+    """A row a setting and metric: value, low, high (95 %, bootstrap over the asked records; none of "best").
+
+    Metrics: accuracy (balanced), auc, best; setting "gap attack" has accuracy alone, "gradient norm alone" auc,
+    "target" train and test (Wilson).
+    """
+    _, truth = seen.members
+    norm = -nasr.norms(seen.asked, 0)[:, 0].astype(float)
+    every = {name: result for name, (result, _) in answers.items()}
+    every |= {"gap attack": nasr.Result(seen.right.astype(float), seen.right)}
+    every |= {"gradient norm alone": nasr.Result(norm, norm > np.median(norm))}
+    rows = []
+    for name, result in every.items():
+        found = metrics.evaluate(truth, result.score, result.predicted)
+        words = (seed, "stand-alone", seen.dataset, name, "bootstrap")
+        ends = metrics.bootstrap(truth, result.score, result.predicted, runs.stream(*words), repeats)
+        for metric, key in (("accuracy", "balanced_accuracy"), ("auc", "auc")):
+            if (name, metric) not in (("gap attack", "auc"), ("gradient norm alone", "accuracy")):
+                rows.append((name, metric, found[key], *ends[key]))
+    rows += [(name, "best", best, np.nan, np.nan) for name, (_, best) in answers.items()]
+    for side, (hits, n) in seen.accuracy.items():
+        low, high = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        rows.append(("target", side, hits / n, low, high))
+    return pd.DataFrame(rows, columns=["setting", "metric", "value", "low", "high"])
+
+
+def gains(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], pairs: Sequence = GAINS) -> pd.DataFrame:
+    """What one setting's accuracy is above another's on the same asked records: value, low, high (normal, 95 %).
+
+    The interval knows of the asked records only, and nothing of another draw of the attack network.
+    """
+    _, truth = seen.members
+    right = {name: result.predicted == truth for name, (result, _) in answers.items()}
+    right["gap attack"] = seen.right == truth
+    rows = {}
+    for one, other in pairs:
+        if one in right and other in right:
+            apart = right[one].astype(float) - right[other]
+            sides = [apart[truth], apart[~truth]]
+            half = stats.norm.ppf(0.975) * np.sqrt(sum(each.var(ddof=1) / len(each) for each in sides)) / 2
+            value = np.mean([each.mean() for each in sides])
+            rows[f"{one} against {other}"] = {"value": value, "low": value - half, "high": value + half}
+    return pd.DataFrame(rows).T
+
+
+def joined(several: Sequence[Seen], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """`gains` of several targets as one table, beside whether the interval leaves zero."""
+    table = pd.concat({seen.dataset: table for seen, table in zip(several, tables, strict=True)}, names=["target", ""])
+    return table.assign(**{"leaves zero": (table["low"] > 0) | (table["high"] < 0)})
+
+
+def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: str) -> pd.DataFrame:
+    """AUC on the asked records of thirds of the classes, by how far members and non-members are apart in them.
+
+    A row a figure ("2b": gradient norm, "6": uncertainty) and third: classes, difference (mean over them, non-members
+    less members), the AUC of `attack` and of the quantity alone, and AUC of the published single class.
+    """
+    _, truth = seen.members
+    uncertainty = signals.uncertainty(softmax(seen.asked.outputs[0][:, 0].astype(float), axis=1))
+    score, y = answers[attack][0].score, seen.asked.y
+    printed = published.points("nasr_auc").set_index(["figure", "class"])["auc"]
+    rows = []
+    for figure, quantity in (("2b", nasr.norms(seen.asked, 0)[:, 0].astype(float)), ("6", uncertainty)):
+        means = [pd.Series(quantity[truth == side]).groupby(y[truth == side]).mean() for side in (True, False)]
+        apart = (means[1] - means[0]).dropna().sort_values()
+        for third, classes in zip(("small", "medium", "large"), np.array_split(apart.index, 3), strict=True):
+            here = np.isin(y, classes)
+            aucs = [metrics.evaluate(truth[here], each[here], truth[here])["auc"] for each in (score, -quantity)]
+            about = {"figure": figure, "class": f"{third} difference", "classes": len(classes)}
+            about |= {"difference": apart[classes].mean(), "attack AUC": aucs[0], "alone AUC": aucs[1]}
+            rows.append(about | {"published AUC, one class": printed[figure, f"{third} difference"]})
+    return pd.DataFrame(rows).set_index(["figure", "class"])
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: str, why_not: str) -> list[dict]:
+    """Ours beside Tables III, IV, V, VI and VIII: what `published.compare` gives; target, its `measured`, its `gains`.
+
+    why_not: why AlexNet is off the printed operating point, or "".
+    """
+    about, rest = several[0][0].about, []
+    for seen, table, added in several:
+        rest += [_result(seen, row.setting, row.metric, row) for row in table.itertuples()]
+        rest += [_result(seen, row.Index, "gain", row) for row in added.itertuples()]
+    named = [each for result in rest for each in _names(result, about.known)]
+    smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
+    attack = [why_not, "a smaller attack network, fewer steps" if smaller else ""]
+    found = []
+    for number in TABLES:
+        printed = published.load(f"nasr_table{number}")
+        keys = {(row.dataset, row.setting, row.metric) for row in printed.itertuples()}
+        ours = []
+        for each in named:
+            if (each["dataset"], each["setting"], each["metric"]) in keys:
+                of_target = each["metric"].startswith("target")
+                reasons = ["demo profile"] if profile == "demo" else [] if of_target else attack
+                note = "the target was chosen by it" if of_target else ""
+                ours.append(each | {"not_comparable": "; ".join(filter(None, reasons)), "note": note})
+        # The rest has no published number and is told once: all but what stands in a table of the paper.
+        met = {(each["setting"], each["metric"]) for each in ours} if number == "8" else set()
+        others = [each for each in rest if (each["setting"], each["metric"]) not in met] if number == "8" else []
+        found += published.compare(ours + others, f"nasr_table{number}")
+    return found
+
+
+METRICS = {
+    "accuracy": "attack_total_acc",
+    "auc": "attack_auc",
+    "best": "best_epoch_total_acc",
+    "gain": "gain_total_acc",
+}
+
+
+def _result(seen: Seen, setting: str, metric: str, row: tuple) -> dict:
+    """A number of ours without a published one: settings of either target begin with its model's kind."""
+    about = {"dataset": seen.dataset, "model": seen.model, "setting": f"{seen.model.split()[0]}, {setting}"}
+    about |= {"metric": METRICS.get(metric, f"target_{metric}_acc"), "tier": seen.tier}
+    return about | {"value": row.value, "low": row.low, "high": row.high}
+
+
+def _names(result: dict, known: tuple[int, int]) -> list[dict]:
+    """The result under all settings that tables give it: VI and VIII call by other names what III and IV have."""
+    model, _, setting = result["setting"].partition(", ")
+    others = {"outputs of the last layer": ["white box, outputs"]}
+    others |= {"gradient of the last layer": ["white box, gradients", knows(known)]}
+    return [result, *(result | {"setting": f"{model}, {name}"} for name in others.get(setting, []))]
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """`measured` as it is read: a row a setting, "value (low to high)" a metric."""
+    told = [
+        published.short(row.value)
+        + ("" if np.isnan(row.low) else f" ({published.short(row.low)} to {published.short(row.high)})")
+        for row in table.itertuples()
+    ]
+    found = table.assign(told=told).pivot(index="setting", columns="metric", values="told")
+    columns = [name for name in ("accuracy", "best", "auc", "train", "test") if name in found]
+    return found.loc[table["setting"].unique(), columns].fillna("").rename(columns={"best": "best epoch"})
+
+
+def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
+    """Rows for `plots.dots`: a panel a target; `rerun`: at the best epoch; `gap`: the gap attack."""
+    printed = pd.concat(published.load(f"nasr_table{number}") for number in TABLES)
+    printed = printed.drop_duplicates(["dataset", "setting"]).set_index(["dataset", "setting"])["published"]
+    parts = []
+    for seen, table in several:
+        chosen = table[(table["metric"] == "accuracy") & (table["setting"] != "gap attack")]
+        best = table[table["metric"] == "best"].set_index("setting")["value"]
+        gap = table.set_index(["setting", "metric"])["value"]["gap attack", "accuracy"]
+        theirs = [printed.get((seen.dataset, f"{seen.model.split()[0]}, {name}"), np.nan) for name in chosen["setting"]]
+        parts.append(chosen.assign(label=chosen["setting"], panel=f"{seen.dataset}, {seen.model}", tier=seen.tier,
+                                   rerun=chosen["setting"].map(best), gap=gap, published=theirs))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)

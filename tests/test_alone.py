@@ -1,0 +1,206 @@
+"""Nasr et al. 2019, stand-alone: which components the attack sees, and what is held against the tables."""
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+
+from mialib import papers
+from mialib.attacks import nasr
+from mialib.attacks.nasr import Features
+from mialib.data import datasets
+from mialib.papers.nasr2019 import alone
+from mialib.results import plots, published
+
+ABOUT = alone.Size(known=(60, 40), fewer=((30, 20),), asked=50, kernels=2, epochs=30, rate=3e-3)
+
+
+def seen(leak=0.0, layers=1, seed=0) -> alone.Seen:
+    """A made-up target on 4 classes, whose loss and gradient are smaller for members by `leak`; half are right."""
+    rng = np.random.default_rng(seed)
+
+    def features(members, others):
+        n = members + others
+        size = np.exp(rng.normal(size=(n, 1)) - leak * (np.arange(n) < members)[:, None]).astype(np.float32)
+        parts = [
+            (rng.normal(size=(n, 1, 4)).astype(np.float32) * size[..., None], np.ones((n, 1, 3), np.float32))
+            for _ in range(layers)
+        ]
+        outputs = tuple(rng.normal(size=(n, 1, width)).astype(np.float32) for width in (4, 5, 6))
+        return Features(rng.integers(0, 4, n), size, outputs, tuple(parts))
+
+    accuracy = {"train": (97, 100), "test": (44, 100)}
+    parts = features(*ABOUT.known), features(ABOUT.asked, ABOUT.asked)
+    return alone.Seen("CIFAR-100", "AlexNet", "R", f"{leak} {layers} {seed}", ABOUT, *parts, accuracy)
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+
+
+def test_no_record_is_known_and_asked():
+    member = np.arange(300) % 2 == 0
+    known, asked = alone.draw(member, ABOUT, 0, "a set")
+    assert len(np.unique(np.concatenate([known, asked]))) == 100 + 100
+    for rows, sides in ((known, ABOUT.known), (asked, (ABOUT.asked, ABOUT.asked))):
+        assert np.array_equal(member[rows], np.repeat([True, False], sides))
+    other, _ = alone.draw(member, ABOUT, 1, "a set")
+    assert not np.array_equal(known, other)
+    with pytest.raises(ValueError, match="150 members; 60 known and 100 asked are more"):
+        alone.draw(member, alone.Size(**vars(ABOUT) | {"asked": 100}), 0, "a set")
+
+
+def test_a_setting_shows_its_components_and_hides_all_else():
+    target = seen(layers=2)
+    settings = {each.name: each for each in alone.settings(target)}
+    assert len(settings) == len(alone.settings(target)) and "all gradients, all outputs" in settings
+    hidden = alone.shown(target.known, settings["output alone"])
+    assert not hidden.y.any() and not hidden.loss.any() and not hidden.gradients and len(hidden.outputs) == 1
+    assert hidden.outputs[0] is target.known.outputs[0]
+    black = alone.shown(target.known, settings["black box"])
+    assert np.array_equal(black.y, target.known.y) and not black.loss.any()
+    second = alone.shown(target.known, settings["gradient of the second to last layer"])
+    assert second.gradients[0] is target.known.gradients[1] and second.loss is target.known.loss
+    # With one fully connected layer, as AlexNet has, no gradient but the last is asked for.
+    assert not [each for each in alone.settings(seen()) if each.gradients not in ((), (0,))]
+
+
+def test_a_planted_leak_is_found_where_it_is_seen_and_nowhere_else():
+    target = seen(leak=3.0)
+    table = alone.measured(target, alone.attacked(target, 0), 0, 50).set_index(["setting", "metric"])
+    value = table["value"]
+    assert value["loss alone", "auc"] > 0.9 and value["gradient of the last layer", "auc"] > 0.9
+    assert value["gradient norm alone", "auc"] > 0.9
+    for setting in ("output alone", "label alone", "black box"):
+        assert abs(value[setting, "auc"] - 0.5) < 0.17, setting
+    best, honest = value.xs("best", level="metric"), value.xs("accuracy", level="metric")
+    assert (best - honest[best.index]).min() > -1e-9
+    assert value["gap attack", "accuracy"] == pytest.approx(nasr.balanced_accuracy(target.members[1], target.right))
+    assert table.loc[("target", "train"), "value"] == 0.97
+    null = seen()
+    value = alone.measured(null, alone.attacked(null, 0), 0, 10).set_index(["setting", "metric"])["value"]
+    assert (value.xs("auc", level="metric") - 0.5).abs().max() < 0.2
+
+
+def test_an_attack_on_fewer_records_knows_only_these(monkeypatch):
+    target, jobs = seen(), []
+
+    def every(function, todo, *about):
+        jobs.extend(todo)
+        return [(np.zeros(100), np.array(0.5))] * len(todo)
+
+    monkeypatch.setattr(alone.work, "every", every)
+    alone.attacked(target, 0)
+    known, member, *_ = jobs[-1]
+    assert (member.sum(), (~member).sum()) == (30, 20)
+    assert np.array_equal(known.loss, target.known.loss[np.r_[:30, 60:80]])
+    assert all(len(job[1]) == 100 for job in jobs[:-1])
+
+
+def test_gains_are_of_the_same_records_against_a_loop():
+    target = seen()
+    truth, rng = target.members[1], np.random.default_rng(1)
+    one, other = (nasr.Result(score, score > 0.5) for score in rng.random((2, 100)))
+    table = alone.gains(target, {"a": (one, 0.5), "b": (other, 0.5)}, [("a", "b"), ("a", "gap attack"), ("a", "none")])
+    assert list(table.index) == ["a against b", "a against gap attack"]
+    accuracy = [nasr.balanced_accuracy(truth, each.predicted) for each in (one, other)]
+    row = table.loc["a against b"]
+    assert row["value"] == pytest.approx(accuracy[0] - accuracy[1]) and row["low"] < row["value"] < row["high"]
+    drawn = []
+    for _ in range(2000):
+        rows = [rng.choice(np.flatnonzero(truth == side), 50) for side in (True, False)]
+        shares = [[(each.predicted[r] == truth[r]).mean() for r in rows] for each in (one, other)]
+        drawn.append(np.mean(shares[0]) - np.mean(shares[1]))
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([row["low"], row["high"]], abs=0.03)
+    same = alone.gains(target, {"a": (one, 0.5), "b": (one, 0.5)}, [("a", "b")])
+    assert same.loc["a against b"].eq(0).all()
+
+
+def test_thirds_of_the_classes_are_by_what_sets_them_apart():
+    target = seen(leak=2.0)
+    norm = nasr.norms(target.asked)[:, 0]
+    table = alone.by_class(target, {"a": (nasr.Result(-norm.astype(float), norm < 1), 0.5)}, "a")
+    assert table.index.tolist() == [
+        (figure, f"{size} difference") for figure in ("2b", "6") for size in ("small", "medium", "large")
+    ]
+    assert table.loc["2b", "difference"].is_monotonic_increasing and table.loc["2b", "classes"].sum() == 4
+    assert np.allclose(table.loc["2b", "attack AUC"], table.loc["2b", "alone AUC"])
+    assert table["published AUC, one class"].tolist() == [0.604, 0.86, 0.897, 0.588, 0.788, 0.936]
+
+
+def rows(target):
+    names = [each.name for each in alone.settings(target)]
+    values = [(name, metric, 0.75, 0.74, 0.76) for name in (*names, "gap attack") for metric in ("accuracy", "best")]
+    values += [("target", "train", 0.969, 0.967, 0.971), ("target", "test", 0.434, 0.425, 0.444)]
+    return pd.DataFrame(values, columns=["setting", "metric", "value", "low", "high"])
+
+
+def compared(profile="paper", why_not="", about=ABOUT, tier="R"):
+    target = alone.Seen(**vars(seen()) | {"about": about, "tier": tier})
+    gains = pd.DataFrame({"value": 0.1, "low": 0.0, "high": 0.2}, index=["a against b"])
+    return alone.cells([(target, rows(target), gains)], profile, why_not)
+
+
+def test_published_numbers_meet_ours_once_in_each_table():
+    full = alone.Size((25000, 5000), ((10000, 2000), (15000, 2000), (15000, 5000)), 5000, 1000, 100, 1e-4)
+    cells = compared(about=full)
+    assert len(published.primary(cells)) == 4 + 5 + 4 + 4 + 25
+    met = [cell for cell in published.primary(cells) if cell["value"] is not None]
+    # III: four; IV: the last; V: all but all gradients; VI: four; VIII: AlexNet's five.
+    assert len(met) == 4 + 1 + 3 + 4 + 5
+    found = {cell["setting"]: cell["verdict"] for cell in met if cell["metric"] == "attack_total_acc"}
+    assert found["AlexNet, white box, gradients"] == found["AlexNet, outputs of the last layer"] == "reproduced"
+    assert found["AlexNet, 25,000 members and 5,000 non-members"] == "reproduced"
+    others = [(c["dataset"], c["setting"], c["metric"]) for c in cells if c["published"] is None]
+    assert len(others) == len(set(others))
+    assert ("CIFAR-100", "AlexNet, a against b", "gain_total_acc") in others
+
+
+def test_no_verdict_off_the_operating_point_or_at_another_scale():
+    for about in ({"why_not": "too far"}, {"about": ABOUT}, {"profile": "demo"}, {"tier": "M"}):
+        full = alone.Size((25000, 5000), (), 5000, 1000, 100, 1e-4)
+        cells = published.primary(compared(**{"about": full} | about))
+        attacks = [c for c in cells if c["metric"] == "attack_total_acc"]
+        assert {c["verdict"] for c in attacks} == {"not comparable"}, about
+    verdicts = {c["metric"]: c["verdict"] for c in cells if c["model"] == "AlexNet" and "target" in c["metric"]}
+    assert set(verdicts.values()) == {"not comparable"}
+    off = {
+        c["metric"]: c for c in published.primary(compared(why_not="too far")) if c["value"] and "target" in c["metric"]
+    }
+    assert off["target_test_acc"]["verdict"] == "reproduced" and "chosen by it" in off["target_test_acc"]["note"]
+
+
+def test_the_target_is_chosen_by_its_accuracies_alone(monkeypatch):
+    points = {
+        "cifar-100-alexnet": (0.969, 0.434),
+        "cifar-100-alexnet@130": (0.926, 0.435),
+        "cifar-100-alexnet-b@9": (0.98, 0.43),
+    }
+    y, member = np.zeros(2000, np.int64), np.arange(2000) < 1000
+
+    def load(name, target, profile):
+        right = np.concatenate([np.arange(1000) < 1000 * share for share in points[name]])
+        images = alone.targets.Images(np.zeros((2000, 1, 1, 1)), y, member, 2, "R", "", "0")
+        return alone.targets.Trained(name, None, np.stack([right, ~right], 1).astype(np.float32), images, {})
+
+    monkeypatch.setattr(
+        papers, "targets", lambda profile: points | {"cifar-100-resnet": None, "cifar-10-alexnet": None}
+    )
+    monkeypatch.setattr(alone.targets, "load", load)
+    monkeypatch.setattr(alone.targets, "confidences", lambda trained: trained.net)
+    table = alone.nearest("laptop")
+    assert table.index[table["nearest"]].tolist() == ["cifar-100-alexnet-b@9"] and len(table) == 3
+    assert table["why_not"].tolist()[2] == "" and ".969 and .434, printed .990 and .440" in table["why_not"].iloc[0]
+
+
+def test_location_is_seen_as_its_network_answers(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, profile: planted.dataset(0.5))
+    target = alone.location("demo", 0)
+    assert target.model == "FC 40-32-16-4" and len(target.known.gradients) == 3 and len(target.known.outputs) == 3
+    assert target.accuracy["train"][1] == 100 and sum(n for _, n in target.accuracy.values()) == 900
+    share = target.right[target.members[1]].mean()
+    assert share > target.right[~target.members[1]].mean()  # half of the labels can only be memorised
+    table = alone.measured(target, alone.attacked(target, 0), 0, 5)
+    assert len(alone.wide(table)) == table["setting"].nunique()
+    plots.dots(alone.panels([(target, table)]), "accuracy")
