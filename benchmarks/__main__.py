@@ -18,6 +18,7 @@ from benchmarks import (
     references,
     synthesis,
     training,
+    transfer,
 )
 from mialib import config, machine, work
 
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "boundary": boundary.main,
     "gradients": gradients.main,
     "references": references.main,
+    "transfer": transfer.main,
     "federated": federated.main,
     "choices": choices.main,
     "busy": busy.main,

@@ -1,0 +1,142 @@
+"""What is shown of students of a teacher: our numbers beside those of Zou et al. and Choquette-Choo et al."""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mialib.attacks.mlleaks import ADVERSARY_1
+from mialib.papers.zou2020.experiments import NAMES, TRANSFERS, Attacked, Row, Taught
+from mialib.results import published, tables
+
+TABLE = "zou_students"
+SHOWN = ("auc", "balanced_accuracy", "tpr_at_1")
+ATTACKS = (ADVERSARY_1, "nn", "threshold", "gap")
+LOOKS = {ADVERSARY_1: ("C0", "o"), "gap": ("C1", "s"), "boundary distance": ("C0", "o")}
+NETWORK = "another network than the published one"
+CONFIDENCES = "shadow attack on confidences; published: on labels alone"
+
+
+def teachers(taught: Iterable[Taught]) -> pd.DataFrame:
+    """A line a teacher: what it learnt, and how well."""
+    return pd.DataFrame([each.about for each in taught])
+
+
+def overview(rows: Iterable[Row]) -> pd.DataFrame:
+    """A line a kind and size of students, as sizes.toml has them."""
+    return pd.DataFrame(
+        {"student": NAMES[row.dataset], "teacher": NAMES[row.teacher], "transfer": row.transfer}
+        | {"members": row.size, "epochs": row.epochs, "students": row.count}
+        for row in rows
+    )
+
+
+def measured(everyone: Iterable[Attacked]) -> pd.DataFrame:
+    """Means over the students with Student's t interval: `tables.summary` of each row."""
+    return pd.concat([tables.summary(attacked) for attacked in everyone], ignore_index=True)
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """To look at: a row a kind and size of students; accuracies, AUC of each attack, "value (low to high)"."""
+    columns = {("target", "train_acc"): "train", ("target", "test_acc"): "test"}
+    columns |= {(attack, "auc"): f"AUC, {attack}" for attack in ATTACKS[:3]}
+    columns |= {("gap", "balanced_accuracy"): "accuracy, gap"}
+    columns |= {(ADVERSARY_1, "balanced_accuracy"): f"accuracy, {ADVERSARY_1}"}
+    heading = [columns.get(pair) for pair in zip(table["attack"], table["metric"], strict=True)]
+    kept = table.assign(heading=heading).dropna(subset="heading")
+    ends = kept[["value", "low", "high"]].to_numpy()
+    said = ["{} ({} to {})".format(*map(published.short, three)) for three in ends]
+    index = ["dataset", "teacher", "setting", "size"]
+    order = list(dict.fromkeys(kept[index].itertuples(index=False, name=None)))
+    shown = kept.assign(said=said).pivot(index=index, columns="heading", values="said")
+    return shown[list(columns.values())].loc[order].rename_axis(columns=None)
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows for `plots.dots`: AUC on CIFAR-100's students, a panel an attack, and the published one where it belongs."""
+    here = table[(table["dataset"] == "CIFAR-100") & (table["metric"] == "auc") & (table["attack"] != "target")]
+    teacher = np.where(here["teacher"] == "none", "", " of " + here["teacher"])
+    [printed] = published.load(TABLE).query("metric == 'attack_auc'")["published"]
+    ours = (here["setting"] == "full fine-tuning") & (here["attack"] == ADVERSARY_1)
+    return here.assign(label=here["setting"] + teacher, panel=here["attack"], published=np.where(ours, printed, np.nan))
+
+
+def by_size(table: pd.DataFrame) -> Figure:
+    """Attack accuracy by size of the student on CIFAR-10, a panel a transfer; published dashed, of another network."""
+    here = table[(table["dataset"] == "CIFAR-10") & (table["metric"] == "balanced_accuracy")]
+    printed = printed_points()
+    figure, axes = plt.subplots(1, len(TRANSFERS), figsize=(11, 4.4), sharey=True, layout="constrained")
+    for ax, transfer in zip(axes, TRANSFERS, strict=True):
+        for (teacher, attack), line in here[here["setting"] == transfer].groupby(["teacher", "attack"], sort=False):
+            if attack not in LOOKS:
+                continue
+            color, marker = LOOKS[attack]
+            of, alpha = (f", teacher {teacher}", 0.45) if teacher == "Caltech-101" else ("", 1)
+            look = {"color": color, "marker": marker, "alpha": alpha}
+            ax.vlines(line["size"], line["low"], line["high"], color=color, alpha=alpha)
+            ax.plot(line["size"], line["value"], label=f"ours: {attack}{of}", **look)
+        for attack, line in printed[printed["transfer"] == transfer].groupby("attack", sort=False):
+            color, marker = LOOKS[attack]
+            look = {"color": color, "marker": marker, "markerfacecolor": "white", "linestyle": "--", "linewidth": 0.9}
+            ax.plot(line["size"], line["published"], label=f"published: {attack}", **look)
+        ax.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
+        ax.set(xscale="log", xlabel="members of the student", title=transfer)
+        ax.patch.set(facecolor="0.97")
+    axes[0].set_ylabel("attack accuracy")
+    lines = {line.get_label(): line for ax in axes for line in ax.lines if not line.get_label().startswith("_")}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def printed_points() -> pd.DataFrame:
+    """Fig 11 of Choquette-Choo et al.: transfer, size, attack, published."""
+    rows = published.load(TABLE).query("metric == 'attack_total_acc'")
+    parts = rows["setting"].str.split(", ", expand=True).set_axis(["transfer", "size", "attack"], axis=1)
+    size = parts["size"].str.removesuffix(" records").astype(int)
+    return parts.assign(size=size, published=rows["published"]).reset_index(drop=True)
+
+
+def compare(table: pd.DataFrame, taught: Iterable[Taught], profile: str) -> list[dict]:
+    """Cells of `published.compare`: the abstract's AUC, Fig 11 and Fig 5 beside ours; then all else of ours.
+
+    None is comparable: our network is neither the ResNet-20 nor Choquette-Choo et al.'s CNN. Students of another
+    teacher than theirs stand beside no published number.
+    """
+    ours = []
+    for row in table.itertuples():
+        about = {"dataset": row.dataset, "value": row.value, "low": row.low, "high": row.high, "tier": row.tier}
+        about |= {"records": row.size, "model": "CNN of two convolutions"}
+        about |= {"not_comparable": "demo profile" if profile == "demo" else NETWORK}
+        if row.attack == "target":
+            ours.append(about | {"setting": _named(row), "metric": f"target_{row.metric}"})
+        elif row.metric in SHOWN:
+            ours.append(about | {"setting": f"{_named(row)}, {row.attack}", "metric": f"attack_{row.metric}"})
+        ours += [about | beside for beside in _beside(row)]
+    for each in taught:
+        about = {"dataset": each.about["data"], "setting": "teacher", "tier": each.tier, "low": None, "high": None}
+        ours += [about | {"metric": f"target_{key}", "value": each.about[key]} for key in ("train_acc", "test_acc")]
+    return published.compare(ours, TABLE)
+
+
+def _named(row: tuple) -> str:
+    teacher = "" if row.teacher == "none" else f" of {row.teacher}"
+    return f"{row.setting}{teacher}, {row.size} members"
+
+
+def _beside(row: tuple) -> list[dict]:
+    """Setting, metric and variant of the published number that a number of ours stands beside, if there is one."""
+    if row.dataset == "CIFAR-100" and row.teacher == "Caltech-101" and (row.attack, row.metric) == (ADVERSARY_1, "auc"):
+        return [{"setting": "student of Caltech-101", "metric": "attack_auc", "variant": row.setting}]
+    if row.dataset != "CIFAR-10" or row.teacher == "Caltech-101":
+        return []
+    setting = f"{row.setting}, {row.size} records"
+    if (row.attack, row.metric) == ("gap", "balanced_accuracy"):
+        return [{"setting": f"{setting}, gap", "metric": "attack_total_acc"}]
+    if (row.attack, row.metric) == (ADVERSARY_1, "balanced_accuracy"):
+        distance = {"setting": f"{setting}, boundary distance", "metric": "attack_total_acc"}
+        return [distance | {"variant": "confidences", "note": CONFIDENCES}]
+    if (row.attack, row.metric, row.size) == ("target", "test_acc", 2500):
+        return [{"setting": setting, "metric": "target_test_acc"}]
+    return []

@@ -1,0 +1,322 @@
+"""Students of a teacher: what is frozen says the same as in the whole network, and what leaks is what was planted."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from mialib import metrics, runs
+from mialib.attacks.mlleaks import ADVERSARY_1
+from mialib.data import caltech
+from mialib.data.datasets import Dataset
+from mialib.data.splits import Split
+from mialib.models import fit, nets, small, transfer
+from mialib.papers.zou2020 import exhibits, experiments
+from mialib.results import plots, published, tables
+
+ROW = experiments.Row("cifar-10", "cifar-100", experiments.LAST, 60, 100, 3)
+
+
+def images(n=400, classes=4, noise=0.0, seed=0):
+    """Patterns, one a class, under noise; a share `noise` of the labels is drawn at random."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(classes, size=n)
+    X = np.clip(rng.normal(128, 25, (classes, 3, 32, 32))[y] + rng.normal(0, 25, (n, 3, 32, 32)), 0, 255)
+    y = np.where(rng.random(n) < noise, rng.integers(classes, size=n), y)
+    X = X.astype(np.uint8)
+    return Dataset("cifar-10", X, y, classes, "M", "planted", runs.digest(X, y))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return transfer.fresh(transfer.cnn(3, 7, (8, 8), 64), (0, "teacher"))
+
+
+def hooked(teacher, X):
+    """What the layer says while the whole network runs, one image after another."""
+    found = []
+    hook = teacher.net.get_submodule(teacher.layer).register_forward_hook(lambda _, __, out: found.append(out))
+    with torch.no_grad():
+        for image in X:
+            scaled = (torch.from_numpy(image)[None].float() / 255 - 0.5) / 0.5
+            teacher.net.eval()(scaled)
+    hook.remove()
+    return torch.cat(found).flatten(1).numpy()
+
+
+@pytest.mark.parametrize("layer", ["conv1", "pool2", "relu3", "fc2"])
+def test_features_are_those_of_a_hook_on_the_whole_network(teacher, layer):
+    frozen, X = dataclasses.replace(teacher, layer=layer), images(130).X
+    np.testing.assert_allclose(transfer.features(frozen, X), hooked(frozen, X), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda: torchvision.models.squeezenet1_1(weights=None), "features.4"),
+        (lambda: nets.make("resnet-8", 3, 10), "layer2.0"),
+        (lambda: nets.make("alexnet", 3, 10), "flatten"),
+    ],
+)
+def test_any_module_with_named_layers_is_a_teacher(make, layer):
+    frozen, X = transfer.fresh(transfer.Teacher(make(), layer), (0, layer)), images(6).X
+    np.testing.assert_allclose(transfer.features(frozen, X), hooked(frozen, X), atol=2e-5)
+
+
+def test_layers_after_the_frozen_one_are_not_run_and_features_are_kept(teacher):
+    net = nn.Sequential(*teacher.net[:9], nn.Linear(1, 1))  # its last layer would not fit
+    frozen, X = transfer.Teacher(net, "8"), images(150).X
+    first = transfer.features(frozen, X)
+    np.testing.assert_array_equal(first, transfer.features(teacher, X))
+    asked = []
+    hook = net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    np.testing.assert_array_equal(transfer.features(frozen, X), first)
+    hook.remove()
+    assert asked == [transfer.PROBED]
+
+
+def test_other_weights_scales_and_code_have_other_features(teacher):
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    X = images(20).X
+    first = transfer.features(teacher, X)
+    assert not np.array_equal(transfer.features(transfer.fresh(teacher, (1, "other")), X), first)
+    assert not np.array_equal(transfer.features(dataclasses.replace(teacher, mean=(0.4,)), X), first)
+    plain, twice = (transfer.Teacher(nn.Sequential(kind(nn.Flatten())), "0") for kind in (nn.Sequential, Twice))
+    np.testing.assert_array_equal(transfer.features(twice, X), 2 * transfer.features(plain, X))
+
+
+def test_what_does_not_fit_is_refused_in_one_line(teacher):
+    X = images(10).X
+    wide = transfer.cnn(3, 4, side=40)
+    cases = [
+        (lambda: transfer.Teacher(teacher.net, "fc7"), "no layer 'fc7'; its layers: conv1, pool1"),
+        (lambda: transfer.features(teacher, X[:, :, :28, :28]), "takes images of 3x32x32, these are 3x28x28"),
+        (lambda: transfer.features(wide, X), "takes images of 3x40x40, these are 3x32x32"),
+        (lambda: transfer.features(dataclasses.replace(wide, inputs=(3, 32, 32)), X), "cannot take these images"),
+        (lambda: transfer.features(teacher, X.astype(float)), "of uint8"),
+        (lambda: transfer.features(teacher, X[:0]), "at least one image"),
+        (lambda: transfer.features(transfer.Teacher(Unused(), "unused"), X), "is not run"),
+        (lambda: transfer.train(teacher, X, np.full(10, 9), fit.Recipe(1), (0,)), "9"),
+        (lambda: transfer.train(teacher, X, np.zeros(9, int), fit.Recipe(1), (0,)), "9"),
+        (lambda: transfer.with_classes(transfer.Teacher(nn.Sequential(nn.ReLU()), "0"), 3, (0,)), "no linear layer"),
+    ]
+    for call, said in cases:
+        with pytest.raises(ValueError, match=said) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.unused, self.flatten = nn.ReLU(), nn.Flatten()
+
+    def forward(self, x):
+        return self.flatten(x)
+
+
+def test_no_record_is_on_two_sides():
+    transfer.check_apart([Split(np.arange(3), np.arange(3, 6)), Split(np.arange(6, 9), np.arange(9, 12))])
+    with pytest.raises(ValueError, match="student 0: 2 records are members and non-members at once"):
+        transfer.check_apart([Split(np.arange(3), np.arange(1, 4))])
+    with pytest.raises(ValueError, match="students 0 and 1 share 1 records"):
+        transfer.check_apart([Split(np.arange(3), np.arange(3, 6)), Split(np.arange(5, 8), np.arange(8, 11))])
+    with pytest.raises(ValueError, match="share 2 records"):
+        side = [Split(np.arange(3), np.arange(3, 6)), Split(np.arange(4, 7), np.arange(7, 10))]
+        experiments.students(images(), transfer.cnn(3, 4), ROW, 0, side)
+
+
+def test_heads_learn_what_one_loop_over_the_whole_network_learns(teacher):
+    """The last layer alone, by torch.optim.Adam through the frozen network: the same sums in another order."""
+    data, rows, recipe, words = images(), np.arange(90), fit.Recipe(4, 30, decay=0.0), (0, "head")
+    model, [theta] = transfer.heads(transfer.features(teacher, data.X), data.y, 4, [rows], [words], recipe)
+    rng = runs.stream(*words)
+    begun = small.layers(model, small.initial(model, rng))[0]
+    last = nn.Linear(64, 4)
+    last.load_state_dict({"weight": torch.tensor(begun[0].T), "bias": torch.tensor(begun[1])})
+    optimiser = torch.optim.Adam(last.parameters(), recipe.rate)
+    for _ in range(recipe.epochs):
+        for batch in np.split(rng.permutation(90), range(30, 90, 30)):
+            optimiser.zero_grad()
+            entered = torch.from_numpy(hooked(teacher, data.X[batch]))
+            nn.functional.cross_entropy(last(entered), torch.from_numpy(data.y[batch])).backward()
+            optimiser.step()
+    np.testing.assert_allclose(small.layers(model, theta)[0][0], last.weight.detach().T, atol=1e-4)
+
+
+def test_fine_tuning_begins_with_the_teacher_and_leaves_it_as_it_was(teacher):
+    data = images(60)
+    before = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
+    begun = transfer.with_classes(teacher, 4, (0, "student"))
+    for name, tensor in begun.net.state_dict().items():
+        assert torch.equal(tensor, before[name]) != name.startswith("fc2")
+    student = transfer.train(begun, data.X, data.y, fit.Recipe(20, 30), (0, "student"))
+    again = transfer.train(begun, data.X, data.y, fit.Recipe(20, 30), (0, "student"))
+    np.testing.assert_array_equal(transfer.logits(student, data.X), transfer.logits(again, data.X))
+    assert (transfer.logits(student, data.X).argmax(1) == data.y).mean() > 0.9
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.net.state_dict().items())
+    state = torch.get_rng_state()
+    other = transfer.fresh(begun, (0, "student"))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(other.net.conv1.weight, begun.net.conv1.weight)
+
+
+def test_students_have_records_of_their_own():
+    side = experiments.drawn(ROW, 400, 3)
+    assert len(np.unique(np.concatenate([np.concatenate([s.members, s.non_members]) for s in side]))) == 360
+    assert not np.array_equal(side[0].members, experiments.drawn(ROW, 400, 4)[0].members)
+    with pytest.raises(ValueError, match="3 students of 60 records need 360 records, there are 300"):
+        experiments.drawn(ROW, 300, 0)
+
+
+def auc(attacked):
+    return {
+        name: tables.summary(attacked).set_index(["attack", "metric"])["value"][name, "auc"]
+        for name in attacked.answers
+    }
+
+
+@pytest.fixture(scope="module")
+def rich(teacher):
+    """Many large features, by which a linear layer tells any hundred records apart."""
+    return dataclasses.replace(teacher, layer="flatten", deviation=(0.004,))
+
+
+def test_students_that_learnt_noise_by_heart_are_seen_by_every_attack(rich):
+    data = images(1000, noise=1.0)
+    row = dataclasses.replace(ROW, size=100, count=5)
+    each = experiments.students(data, rich, row, 0)
+    assert [seen.member.sum() for seen in each] == [100] * 5
+    attacked = experiments.attack(data, each, row, 0)
+    assert np.mean([a["train_acc"] for a in attacked.accuracies]) > 0.9
+    found = auc(attacked)
+    assert found.pop(ADVERSARY_1) > 0.55  # it is not told the label, so a confident mistake looks like a member to it
+    assert min(found.values()) > 0.75
+    gap = np.mean([a["train_acc"] - a["test_acc"] for a in attacked.accuracies])
+    found = [
+        metrics.evaluate(s.member, r.score, r.predicted)["balanced_accuracy"] for s, r in tables.pairs(attacked, "gap")
+    ]
+    assert np.mean(found) == pytest.approx(0.5 + gap / 2)
+
+
+def test_students_that_learnt_other_records_tell_nothing_of_these(rich):
+    data = images(2000, noise=1.0)
+    row = dataclasses.replace(ROW, size=100, count=5)
+    learnt, asked = (np.array_split(half, 10) for half in np.split(np.arange(2000), 2))
+    side = [Split(*learnt[2 * i : 2 * i + 2]) for i in range(5)]
+    inputs, recipe = transfer.features(rich, data.X), fit.Recipe(row.epochs, 50)
+    words = [(0, i) for i in range(5)]
+    model, thetas = transfer.heads(inputs, data.y, 4, [s.members for s in side], words, recipe)
+    assert np.mean(small.logits(model, thetas[0], inputs[learnt[0]]).argmax(1) == data.y[learnt[0]]) > 0.9
+    others = [Split(*asked[2 * i : 2 * i + 2]) for i in range(5)]
+    each = [
+        experiments.shadow.seen(
+            lambda rows, t=theta: small.softmax(small.logits(model, t, inputs[rows])), data.y, split
+        )
+        for theta, split in zip(thetas, others, strict=True)
+    ]
+    deviation = np.sqrt(201 / (12 * 100 * 100) / 5)  # of the mean of five AUCs of noise
+    assert all(abs(value - 0.5) < 4 * deviation for value in auc(experiments.attack(data, each, row, 0)).values())
+
+
+@pytest.mark.parametrize("kind", [experiments.FULL, experiments.NONE])
+def test_the_whole_network_is_trained_and_asked(teacher, kind):
+    data = images(noise=0.5)
+    of = "" if kind == experiments.NONE else "cifar-100"
+    row = experiments.Row("cifar-10", of, kind, 60, 30, 2)
+    each = experiments.students(data, teacher, row, 0)
+    for seen in each:
+        np.testing.assert_allclose(seen.vectors.sum(1), 1, atol=1e-5)
+        right = seen.vectors.argmax(1) == seen.y
+        assert right[seen.member].mean() > right[~seen.member].mean()
+
+
+@pytest.mark.parametrize("profile", ["demo", "laptop", "paper"])
+def test_rows_are_whole(profile):
+    sizes = {"demo": {"cifar-10": 1797, "cifar-100": 1797}}.get(profile, {"cifar-10": 60000, "cifar-100": 60000})
+    rows = experiments.settings(profile)
+    for row in rows:
+        experiments.drawn(row, sizes[row.dataset], 0)
+    assert len({(row.dataset, row.teacher, row.transfer, row.size) for row in rows}) == len(rows)
+    for wrong in ({"transfer": "half"}, {"teacher": ""}, {"transfer": experiments.NONE}, {"count": 1}):
+        with pytest.raises(ValueError, match=r"transfer|teacher|student"):
+            dataclasses.replace(ROW, **wrong)
+
+
+def test_caltech_is_a_file_of_known_content(monkeypatch, tmp_path):
+    demo = caltech.load("demo")
+    assert demo.X.shape == (1797, 3, 32, 32) and demo.classes == 10 and demo.tier == "S"
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"put caltech101-32.npz into"):
+        caltech.load("laptop")
+    (tmp_path / "caltech101").mkdir()
+    (tmp_path / "caltech101" / caltech.FILE).write_bytes(b"else")
+    with pytest.raises(ValueError, match="SHA-256"):
+        caltech.load("laptop")
+
+
+def planted(teacher, transfers=experiments.TRANSFERS):
+    data = images(1600, noise=0.5)
+    found = []
+    for kind in transfers:
+        of = "" if kind == experiments.NONE else "cifar-100"
+        row = experiments.Row("cifar-10", of, kind, 100, 5, 3)
+        each = experiments.students(data, teacher, row, 0)
+        found.append(
+            dataclasses.replace(
+                attacked := experiments.attack(data, each, row, 0), about=attacked.about | {"tier": "R"}
+            )
+        )
+    return found
+
+
+def test_cells_stand_beside_the_published_numbers_and_have_no_verdict(teacher):
+    table = exhibits.measured(planted(teacher))
+    headline = table[table["setting"] != experiments.NONE].assign(dataset="CIFAR-100", teacher="Caltech-101", size=2500)
+    table = pd.concat([headline, table], ignore_index=True)
+    about = {"data": "Caltech-101", "train_acc": 0.9, "test_acc": 0.4}
+    cells = exhibits.compare(table, [experiments.Taught(teacher, "R", about)], "laptop")
+    held = {cell["setting"]: cell for cell in cells if cell["published"] is not None and cell["value"] is not None}
+    assert {cell["verdict"] for cell in cells} == {"not comparable"}
+    assert held["student of Caltech-101, full fine-tuning"]["published"] == 0.95
+    assert held["student of Caltech-101, full fine-tuning"]["primary"]
+    assert not held["student of Caltech-101, last layer"]["primary"]
+    values = headline.set_index(["setting", "attack", "metric"])["value"]
+    assert held["student of Caltech-101, last layer"]["value"] == values["last layer", ADVERSARY_1, "auc"]
+    for kind, gap in (("last layer", 0.7834), ("full fine-tuning", 0.7784), ("no transfer", 0.8467)):
+        assert held[f"{kind}, 100 records, gap"]["published"] == gap
+        distance = held[f"{kind}, 100 records, boundary distance, confidences"]
+        assert distance["primary"] and "labels alone" in distance["note"]
+        assert exhibits.NETWORK in held[f"{kind}, 100 records, gap"]["cause"]
+    assert {c["cause"] for c in exhibits.compare(table, [], "demo") if c["value"] is not None and c["published"]} == {
+        "demo profile"
+    }
+    json.dumps(cells, allow_nan=False)
+
+
+def test_figures_and_tables_of_planted_students(teacher):
+    table = exhibits.measured(planted(teacher))
+    assert exhibits.wide(table).shape == (3, 7)
+    figure = exhibits.by_size(table)
+    assert [ax.get_title() for ax in figure.axes] == list(experiments.TRANSFERS)
+    [line] = [li for li in figure.axes[0].lines if li.get_label() == "published: gap"]
+    assert list(line.get_ydata()) == [0.7834, 0.7062, 0.6149, 0.5337]
+    drawn = exhibits.headline(table.assign(dataset="CIFAR-100", teacher="Caltech-101"))
+    assert drawn["published"].notna().sum() == 1 and not drawn.duplicated(["label", "panel"]).any()
+    plots.dots(drawn, "AUC")
+
+
+def test_the_published_table_is_whole():
+    table, points = published.load(exhibits.TABLE), exhibits.printed_points()
+    assert len(table) == 28 and len(points) == 24 and set(points["transfer"]) == set(experiments.TRANSFERS)
+    assert sorted(set(points["size"])) == [100, 1000, 2500, 10000]
+    wide = points.pivot(index=["transfer", "size"], columns="attack", values="published")
+    assert (wide["boundary distance"] >= wide["gap"] - 0.001).all()
