@@ -1,0 +1,244 @@
+"""The experiments of Choquette-Choo et al. 2021: targets whose labels alone are seen, and what defences of vectors do.
+
+As in the paper, the attacker has records of the same kind and trains one *shadow* (its "source model") as the target
+was trained. That the shadow's answers are defended as the target's are is our choice. She sets thresholds, noise and
+networks on the shadow, and is then asked about the target.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from mialib import config, papers, runs, work
+from mialib.attacks import Attacked, Observations, baselines, boundary, classifiers, defenses, label_only
+from mialib.data.datasets import Dataset
+from mialib.data.splits import Split, targets_and_shadows
+from mialib.models import fit, small
+
+PAPER = "choquette2021"
+NAMES = {"location-30": "Location", "adult": "Adult", "mnist": "MNIST", "cifar-10": "CIFAR-10"}
+DEGREES, PIXELS = 4, 1  # the paper's best on CIFAR-10, Fig 2
+UNDEFENDED = "full vector"
+DEFENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    UNDEFENDED: defenses.none,
+    "top 3 classes": lambda logits: defenses.top_k(logits, min(3, logits.shape[1])),
+    "top class": partial(defenses.top_k, k=1),
+    "rounded to 1 digit": partial(defenses.rounded, digits=1),
+    "label only": defenses.label_only,
+}
+VECTORS = "confidence vectors"  # the attack of Shokri et al. 2017
+AUGMENTED = {"rotations": ("rotations",), "translations": ("translations",), "both": ("rotations", "translations")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The targets of one data set and size: see sizes.toml."""
+
+    dataset: str
+    size: int
+    targets: int
+    hidden: tuple[int, ...]
+    epochs: int
+    copies: int
+    asked: int
+    noise: tuple[tuple[float, float], ...]
+    filters: tuple[int, int] | None = None
+    distances: int = 0
+    batch: int = 100
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one model gave away: members and non-members in turn, so that any beginning is half of each."""
+
+    logits: np.ndarray  # (n, classes)
+    y: np.ndarray  # (n,)
+    bits: dict[str, np.ndarray]  # "rotations", "translations" -> bool (defences, n, queries); none for tables
+    robust: np.ndarray  # (noises, defences, m): share of noisy copies that are right, of the first m = 2 asked records
+    distance: np.ndarray  # (k,): to the boundary, of the first k = 2 distances records
+
+    @property
+    def member(self) -> np.ndarray:
+        """Every second record, the first one included."""
+        return np.arange(len(self.y)) % 2 == 0
+
+
+def settings(profile: str) -> tuple[Row, ...]:
+    """The rows of sizes.toml in `profile`."""
+    config.check_profile(profile)
+    rows = papers.sizes(PAPER)["targets"][profile]
+    frozen = [{k: tuple(map(_frozen, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    return tuple(Row(**row) for row in frozen)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def architecture(data: Dataset, row: Row) -> small.Model:
+    """An MLP for tables, and for images the CNN of Shokri et al. (the paper's has four convolutions)."""
+    if row.filters:
+        return small.CNN(data.X.shape[1:], data.classes, *row.hidden, row.filters)
+    return small.MLP((data.X.shape[1], *row.hidden, data.classes))
+
+
+def images(data: Dataset) -> Dataset:
+    """MNIST's rows of numbers of 0..1 as images, uint8 (n, 1, side, side); other sets as they are.
+
+    The digits of 8 by 8 that stand in for them in `demo` are enlarged four times, or the CNN would not take them.
+    """
+    if data.name != "mnist":
+        return data
+    side = math.isqrt(data.X.shape[1])
+    pixels = (data.X * 255).round().astype(np.uint8).reshape(-1, 1, side, side)
+    return replace(data, X=np.kron(pixels, np.ones((4, 4), np.uint8)) if side < 28 else pixels)
+
+
+def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
+    """All targets of a row under each of DEFENCES; "setting" says which.
+
+    Attacks are "gap", VECTORS and, on images, those of AUGMENTED on all records, "noise" on the first `asked` of both
+    sides (an Attacked of its own) and "distance", once, on fewer (another). "noise": what the shadow chose, flip and
+    sigma. ValueError as `targets_and_shadows` raises it, and where more are to be asked about than there are.
+    """
+    if max(row.asked, row.distances) > row.size:
+        raise ValueError(f"{row.dataset}: {max(row.asked, row.distances)} of {row.size} members cannot be asked about")
+    data, words = images(data), (seed, PAPER, row.dataset, row.size)
+    targets, shadow = targets_and_shadows(len(data.y), row.size, row.targets, 1, seed, f"{PAPER} {data.name}")
+    model, both = architecture(data, row), [*shadow, *targets]
+    members, streams = [split.members for split in both], [(*words, i) for i in range(len(both))]
+    thetas = fit.fit_many(model, fit.Recipe(row.epochs, row.batch), data.X, data.y, members, streams)
+    [known] = observe(model, thetas[:1], data, shadow, row, row.noise, words)
+    chosen = choose(known)
+    found = observe(model, thetas[1:], data, targets, row, (row.noise[chosen],), (*words, "target"))
+    known = replace(known, robust=known.robust[[chosen]])
+    told = {"dataset": NAMES[row.dataset], "size": row.size, "shadows": 1, "tier": data.tier}
+    flip, sigma = row.noise[chosen]
+    told |= {"flip": flip, "sigma": sigma}
+    attacked = [each for at in range(len(DEFENCES)) for each in _attacked(known, found, at, told, words)]
+    return [*attacked, *_with_distances(known, found, told, words)]
+
+
+def choose(known: Seen) -> int:
+    """Which noise tells the shadow's members apart best at its best threshold, undefended; the first among equals."""
+    member, found = known.member[: known.robust.shape[-1]], []
+    for [share, *_] in known.robust:
+        called = share >= baselines.best_threshold(share, member)
+        found.append(called[member].mean() - called[~member].mean())
+    return int(np.argmax(found))
+
+
+def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple) -> list[Attacked]:
+    name, defence = list(DEFENCES.items())[at]
+    shadow, asked = _given(known, defence), [_given(seen, defence) for seen in found]
+    answers = {"gap": [baselines.gap(each) for each in asked]}
+    answers[VECTORS] = classifiers.attack("nn", shadow, asked, (*words, name))
+    for label, parts in AUGMENTED.items() if known.bits else ():
+        mine, *theirs = (np.hstack([seen.bits[part][at] for part in parts]) for seen in (known, *found))
+        about = (mine, known.y, known.member)
+        how = shadow.vectors.shape[1], (*words, label)  # the same bits give the same network, whatever the defence
+        answers[label] = [label_only.by_network(about, b, seen.y, *how) for b, seen in zip(theirs, found, strict=True)]
+    about = told | {"setting": name}
+    count = known.robust.shape[-1]
+    robust = [label_only.by_threshold(known.robust[0, at], known.member[:count], each.robust[0, at]) for each in found]
+    fewer = [Observations(each.vectors[:count], each.y[:count], each.member[:count]) for each in asked]
+    return [
+        Attacked(about, _learnt(found), asked, answers, words),
+        Attacked(about, _learnt(found), fewer, {"noise": robust}, (*words, "noise")),
+    ]
+
+
+def _with_distances(known: Seen, found: list[Seen], told: dict, words: tuple) -> list[Attacked]:
+    """One Attacked by distance, of as many records as have one; none where no record has."""
+    count = len(found[0].distance)
+    if not count:
+        return []
+    mine, *theirs = (
+        label_only.away(seen.distance, seen.logits[: len(seen.distance)].argmax(1) == seen.y[: len(seen.distance)])
+        for seen in (known, *found)
+    )
+    member = known.member[: len(mine)]
+    asked = [Observations(small.softmax(s.logits[:count]), s.y[:count], s.member[:count]) for s in found]
+    answers = {"distance": [label_only.by_threshold(mine, member, score) for score in theirs]}
+    return [Attacked(told | {"setting": UNDEFENDED}, _learnt(found), asked, answers, (*words, "distance"))]
+
+
+def _given(seen: Seen, defence: Callable[[np.ndarray], np.ndarray]) -> Observations:
+    return Observations(defence(seen.logits), seen.y, seen.member)
+
+
+def _learnt(found: list[Seen]) -> list[dict[str, float]]:
+    rights = [(seen.logits.argmax(1) == seen.y, seen.member) for seen in found]
+    return [{"train_acc": float(r[member].mean()), "test_acc": float(r[~member].mean())} for r, member in rights]
+
+
+# --- asking the models ----------------------------------------------------------------------------------------------
+
+
+def observe(
+    model: small.Model, thetas: np.ndarray, data: Dataset, side: list[Split], row: Row, noises: tuple, words: tuple
+) -> list[Seen]:
+    """Ask each model of a side about its records, changed and unchanged; kept, one process a model."""
+    binary = np.zeros(data.X.shape[1:], bool)
+    if not row.filters:
+        binary = ((data.X == 0) | (data.X == 1)).all(0)
+    jobs, ys = [], []
+    for i, (theta, split) in enumerate(zip(thetas, side, strict=True)):
+        count = min(len(split.members), len(split.non_members))
+        rows = np.stack([split.members[:count], split.non_members[:count]], axis=1).ravel()
+        jobs.append((model, theta, data.X[rows], data.y[rows], binary, row, noises, (*words, i)))
+        ys.append(data.y[rows])
+    about = (data.digest, model, thetas, row, noises, words, runs.versions("numpy", "scipy", "torch"))
+    answers = work.every(_asked, jobs, *about, undefined=True)
+    return [_seen(y, *answer) for y, answer in zip(ys, answers, strict=True)]
+
+
+def _seen(y: np.ndarray, logits: np.ndarray, robust: np.ndarray, distance: np.ndarray, *bits: np.ndarray) -> Seen:
+    return Seen(logits, y, dict(zip(("rotations", "translations"), bits, strict=False)), robust, distance)
+
+
+def _asked(
+    model: small.Model, theta: np.ndarray, X: np.ndarray, y: np.ndarray, binary: np.ndarray, row: Row, noises: tuple,
+    words: tuple,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """The arrays of a `Seen` but for y: logits, robust, distance and, of images, the bits."""
+    first, near = slice(0, 2 * row.asked), slice(0, 2 * row.distances)
+    robust = []
+    for flip, sigma in noises:
+        queries = label_only.disturbed(X[first], binary, flip, sigma, row.copies, runs.stream(*words, "noise"))
+        robust.append(label_only.right(answer(model, theta), queries, y[first]).mean(-1, dtype=np.float32))
+    distance, bits = np.zeros(0), []
+    if row.distances:
+        pixels = torch.from_numpy(X[near].astype(np.float32) / 255)
+        distance = boundary.distances(Network(model, theta), pixels, torch.from_numpy(y[near]), "minimal").distance
+    if row.filters:
+        for queries in (label_only.rotated(X, DEGREES), label_only.translated(X, PIXELS)):
+            bits.append(label_only.right(answer(model, theta), queries, y))
+    return small.logits(model, theta, X), np.stack(robust), distance, *bits
+
+
+def answer(model: small.Model, theta: np.ndarray) -> label_only.Answer:
+    """The labels that a model gives out under each of DEFENCES: records (n, …) -> (defences, n)."""
+
+    def labels(X: np.ndarray) -> np.ndarray:
+        logits = small.logits(model, theta, X)
+        return np.stack([defence(logits).argmax(1) for defence in DEFENCES.values()])
+
+    return labels
+
+
+class Network(nn.Module):
+    """A trained `small.CNN` on pixels of 0..1, (n, channels, height, width), as `boundary.distances` takes networks."""
+
+    def __init__(self, model: small.CNN, theta: np.ndarray) -> None:
+        super().__init__()
+        self.layers = small.layers(model, torch.from_numpy(theta.copy()))
+        self.eval()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return small.image_logits(self.layers, pixels * 255)
