@@ -170,6 +170,13 @@ def low_fpr(member: np.ndarray, score: np.ndarray) -> dict[str, tuple[float, flo
     return {name: tuple(map(float, numbers)) for name, numbers in found.items()}
 
 
+def share(hits: int, n: int) -> tuple[float, float, float]:
+    """`hits` of `n` as a share, and the ends of its Wilson 95 % interval. nan if `n` is 0; ValueError if fewer."""
+    if n == 0:
+        return NAN, NAN, NAN
+    return hits / n, *map(float, stats.binomtest(hits, n).proportion_ci(0.95, method="wilson"))
+
+
 def over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
     """`mean_interval` of every metric over target seeds: `evaluate`'s result of each seed, within `limits` of its name.
 

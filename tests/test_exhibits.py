@@ -34,6 +34,18 @@ def test_memorised_labels_leak_and_every_attack_sees_it():
     assert value(table, "zero_r", "fpr").value == 1
 
 
+def test_a_target_that_stands_alone_has_intervals_over_its_records():
+    attacked = planted_attack(0.6)
+    found, means = tables.accuracies(attacked), tables.summary(attacked)
+    member = attacked.records[0].member
+    for metric, n in (("train_acc", member.sum()), ("test_acc", (~member).sum())):
+        row = value(found, "target", metric)
+        assert row.value == attacked.accuracies[0][metric]
+        assert (row.low, row.high) == pytest.approx(metrics.share(round(row.value * n), n)[1:])
+        assert row.low <= row.value <= row.high and row.low < row.high
+    assert list(found.columns) == list(means.columns)
+
+
 def test_a_target_that_learnt_nothing_does_not_leak():
     table = tables.summary(experiments.attack(dataset(0.6), Row("location-30", 100, 5, 5, 32, 1, 100), 0))
     found = value(table, "nn", "auc")

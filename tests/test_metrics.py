@@ -304,6 +304,16 @@ def test_overlap_interval_sees_a_difference_and_only_one():
     assert other["overlap"] < other["if_alike"] - 0.2 and other["low"] < other["overlap"] < other["high"] < 0.9
 
 
+def test_share_has_the_wilson_interval():
+    hits, n, z = 37, 50, stats.norm.ppf(0.975)
+    middle, half = hits / n + z**2 / 2 / n, z * np.sqrt(hits * (n - hits) / n**3 + z**2 / 4 / n**2)
+    found = metrics.share(hits, n)
+    assert found == pytest.approx((0.74, (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)))
+    assert np.isnan(metrics.share(0, 0)).all() and metrics.share(5, 5)[2] == 1
+    with pytest.raises(ValueError):
+        metrics.share(6, 5)
+
+
 @given(attacks())
 @settings(deadline=None)
 def test_low_fpr_is_evaluates_tpr_with_the_clopper_pearson_interval(attack):

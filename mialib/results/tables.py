@@ -37,6 +37,21 @@ def summary(attacked: Attacked) -> pd.DataFrame:
     return pd.concat([rows(attacked.about, attack, found) for attack, found in numbers.items()], ignore_index=True)
 
 
+def accuracies(attacked: Attacked) -> pd.DataFrame:
+    """`rows` of the first target's train_acc and test_acc with Wilson's 95 % interval over its records.
+
+    For a target that stands alone: `summary` has no interval for it. Only those records count that attacks are asked
+    about, where the accuracies are of all of them: the interval is rather too wide.
+    """
+    member = attacked.records[0].member
+    asked = {"train_acc": int(member.sum()), "test_acc": int((~member).sum())}
+    found = {}
+    for metric, n in asked.items():
+        value = attacked.accuracies[0][metric]
+        found[metric] = value, *metrics.share(round(value * n), n)[1:]
+    return rows(attacked.about, "target", found)
+
+
 def _summary(attacked: Attacked, attack: str) -> dict[str, Interval]:
     both = pairs(attacked, attack)
     each = [metrics.evaluate(seen.member, result.score, result.predicted) for seen, result in both]
