@@ -71,7 +71,7 @@ class Seen:
 def settings(profile: str) -> tuple[Row, ...]:
     """The rows of sizes.toml in `profile`."""
     config.check_profile(profile)
-    rows = papers.sizes(PAPER)["targets"][profile]
+    rows = papers.sizes(PAPER)["networks"][profile]
     frozen = [{k: tuple(map(_frozen, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
     return tuple(Row(**row) for row in frozen)
 
