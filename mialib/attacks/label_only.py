@@ -50,13 +50,15 @@ def disturbed(
     are given normal noise of deviation `sigma`.
 
     X (n, …), `binary` bool of the shape of a record. `sigma` is in units of the records; for uint8 it is a share of
-    255, and values are rounded and cut to 0..255. ValueError for another shape, or noise that is none.
+    255, and values are rounded and cut to 0..255. ValueError for another shape, noise that is none, or copies < 1.
     """
     binary = np.asarray(binary, bool)
     if binary.shape != X.shape[1:]:
         raise ValueError(f"binary must have the shape of a record, {X.shape[1:]}, not {binary.shape}")
     if not (0 <= flip <= 1 and sigma >= 0):
         raise ValueError(f"flip must lie in 0..1 and sigma be at least 0: got {flip} and {sigma}")
+    if copies < 1:
+        raise ValueError(f"copies must be at least 1, not {copies}")
     whole = X.dtype == np.uint8
     for _ in range(copies):
         changed = X.copy()
@@ -74,6 +76,14 @@ def right(answer: Answer, queries: Iterable[np.ndarray], y: np.ndarray) -> np.nd
     """Which queries are given the true class y (n,): bool (n, queries), or (k, n, queries), see `Answer`."""
     y = arrays.labels(y)
     return np.stack([np.asarray(answer(query)) == y for query in queries], axis=-1)
+
+
+def share(answer: Answer, queries: Iterable[np.ndarray], y: np.ndarray) -> np.ndarray:
+    """Mean of `right` over the queries, float32 (n,) or (k, n), without keeping them: there may be thousands."""
+    y, total, count = arrays.labels(y), 0, 0
+    for query in queries:
+        total, count = total + (np.asarray(answer(query)) == y), count + 1
+    return (total / count).astype(np.float32)
 
 
 def away(distance: np.ndarray, correct: np.ndarray) -> np.ndarray:

@@ -29,25 +29,40 @@ def measured(attacked: Iterable[Attacked]) -> pd.DataFrame:
 
 
 def overview(rows: Iterable[Row], table: pd.DataFrame) -> pd.DataFrame:
-    """A line a data set and size: tier, targets, epochs, the noise that the shadow chose, mean target accuracies."""
+    """A line a data set and size: tier, targets, epochs, the noise that the shadow chose, mean target accuracies.
+
+    distances: members, and as many non-members, whose distance to the boundary is measured.
+    """
     found, plain = [], table[(table["attack"] == "target") & (table["setting"] == UNDEFENDED)]
     for row, (_, here) in zip(rows, plain.groupby(["dataset", "size"], sort=False), strict=True):
         first = here.iloc[0]
         about = {"data": first["dataset"], "tier": first["tier"], "points": first["size"], "targets": row.targets}
         about |= {"epochs": row.epochs, "flip": first["flip"], "sigma": first["sigma"], "copies": row.copies}
+        about |= {"distances": row.distances}
         found.append(about | here.set_index("metric")["value"].to_dict())
     return pd.DataFrame(found)
 
 
 def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, "value (low to high)", of every attack and defence: a row a data set, size and attack."""
-    here = table[table["metric"] == "accuracy"]
+    return _said(table[table["metric"] == "accuracy"], "setting")
+
+
+def few_alarms(table: pd.DataFrame) -> pd.DataFrame:
+    """AUC and TPR at a false-positive rate of at most 1 %, undefended, as `accuracies` shows its numbers."""
+    names = {"auc": "AUC", "tpr_at_1": "TPR at FPR up to 1 %"}
+    here = table[table["metric"].isin(names) & (table["setting"] == UNDEFENDED)]
+    return _said(here.assign(metric=here["metric"].map(names)), "metric")
+
+
+def _said(here: pd.DataFrame, columns: str) -> pd.DataFrame:
     ends = here[["value", "low", "high"]].to_numpy()
     said = ["{} ({} to {})".format(*map(published.short, three)) for three in ends]
     index = ["dataset", "size", "attack"]
-    shown = here.assign(said=said).pivot(index=index, columns="setting", values="said")
+    here = here.assign(said=said, attack=here["attack"].map(TITLES))
+    shown = here.pivot(index=index, columns=columns, values="said")
     order = list(dict.fromkeys(here[index].itertuples(index=False, name=None)))
-    return shown.loc[order, list(dict.fromkeys(here["setting"]))].fillna("").rename_axis(columns=None)
+    return shown.loc[order, list(dict.fromkeys(here[columns]))].fillna("").rename_axis(columns=None)
 
 
 def compare(table: pd.DataFrame, profile: str) -> list[dict]:
@@ -98,15 +113,18 @@ def attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def defended(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows for `plots.dots`: what defences leave to the attack on vectors, and to noise, which sees labels alone.
+    """Rows for `plots.dots`: what defences leave to the attack on vectors, and two attacks on labels alone beside it.
 
-    Of each data set the largest targets.
+    Of each data set the largest targets. Only rounding changes labels, so no other defence of them is drawn.
     """
-    here = table[(table["metric"] == "accuracy") & table["attack"].isin((VECTORS, "noise"))]
-    here = here[here["size"] == here.groupby("dataset")["size"].transform("max")].sort_values("attack", kind="stable")
-    label = here["attack"].map({VECTORS: "vectors", "noise": "noise"}) + ": " + here["setting"]
+    here = table[(table["metric"] == "accuracy") & table["attack"].isin((VECTORS, "noise", "gap"))]
+    here = here[here["size"] == here.groupby("dataset")["size"].transform("max")]
+    here = here[(here["attack"] == VECTORS) | here["setting"].isin(("label only", "rounded to 1 digit"))]
+    order = here["attack"].map([VECTORS, "noise", "gap"].index)
+    here = here.iloc[order.argsort(kind="stable")]
+    label = here["attack"].replace({VECTORS: "vectors"}) + ": " + here["setting"]
     return here.assign(label=label, panel=_panel(here))
 
 
 def _panel(table: pd.DataFrame) -> pd.Series:
-    return table["dataset"] + ", " + table["size"].map("{:,}".format)
+    return table["dataset"] + table["size"].map("\n{:,} points".format)

@@ -45,7 +45,6 @@ class Row:
     hidden: tuple[int, ...]
     epochs: int
     copies: int
-    asked: int
     noise: tuple[tuple[float, float], ...]
     filters: tuple[int, int] | None = None
     distances: int = 0
@@ -59,7 +58,7 @@ class Seen:
     logits: np.ndarray  # (n, classes)
     y: np.ndarray  # (n,)
     bits: dict[str, np.ndarray]  # "rotations", "translations" -> bool (defences, n, queries); none for tables
-    robust: np.ndarray  # (noises, defences, m): share of noisy copies that are right, of the first m = 2 asked records
+    robust: np.ndarray  # (noises, defences, n): share of noisy copies that are right
     distance: np.ndarray  # (k,): to the boundary, of the first k = 2 distances records
 
     @property
@@ -102,12 +101,12 @@ def images(data: Dataset) -> Dataset:
 def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
     """All targets of a row under each of DEFENCES; "setting" says which.
 
-    Attacks are "gap", VECTORS and, on images, those of AUGMENTED on all records, "noise" on the first `asked` of both
-    sides (an Attacked of its own) and "distance", once, on fewer (another). "noise": what the shadow chose, flip and
-    sigma. ValueError as `targets_and_shadows` raises it, and where more are to be asked about than there are.
+    Attacks are "gap", VECTORS, on images those of AUGMENTED, and "noise", all on the same records; "distance", once, on
+    the first `distances` of both sides (an Attacked of its own). flip and sigma: the noise that the shadow chose.
+    ValueError as `targets_and_shadows` raises it, and where more distances are to be measured than there are records.
     """
-    if max(row.asked, row.distances) > row.size:
-        raise ValueError(f"{row.dataset}: {max(row.asked, row.distances)} of {row.size} members cannot be asked about")
+    if row.distances > row.size:
+        raise ValueError(f"{row.dataset}: {row.distances} of {row.size} members cannot be asked about")
     data, words = images(data), (seed, PAPER, row.dataset, row.size)
     targets, shadow = targets_and_shadows(len(data.y), row.size, row.targets, 1, seed, f"{PAPER} {data.name}")
     model, both = architecture(data, row), [*shadow, *targets]
@@ -120,20 +119,20 @@ def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
     told = {"dataset": NAMES[row.dataset], "size": row.size, "shadows": 1, "tier": data.tier}
     flip, sigma = row.noise[chosen]
     told |= {"flip": flip, "sigma": sigma}
-    attacked = [each for at in range(len(DEFENCES)) for each in _attacked(known, found, at, told, words)]
+    attacked = [_attacked(known, found, at, told, words) for at in range(len(DEFENCES))]
     return [*attacked, *_with_distances(known, found, told, words)]
 
 
 def choose(known: Seen) -> int:
     """Which noise tells the shadow's members apart best at its best threshold, undefended; the first among equals."""
-    member, found = known.member[: known.robust.shape[-1]], []
+    member, found = known.member, []
     for [share, *_] in known.robust:
         called = share >= baselines.best_threshold(share, member)
         found.append(called[member].mean() - called[~member].mean())
     return int(np.argmax(found))
 
 
-def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple) -> list[Attacked]:
+def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple) -> Attacked:
     name, defence = list(DEFENCES.items())[at]
     shadow, asked = _given(known, defence), [_given(seen, defence) for seen in found]
     answers = {"gap": [baselines.gap(each) for each in asked]}
@@ -143,14 +142,8 @@ def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple)
         about = (mine, known.y, known.member)
         how = shadow.vectors.shape[1], (*words, label)  # the same bits give the same network, whatever the defence
         answers[label] = [label_only.by_network(about, b, seen.y, *how) for b, seen in zip(theirs, found, strict=True)]
-    about = told | {"setting": name}
-    count = known.robust.shape[-1]
-    robust = [label_only.by_threshold(known.robust[0, at], known.member[:count], each.robust[0, at]) for each in found]
-    fewer = [Observations(each.vectors[:count], each.y[:count], each.member[:count]) for each in asked]
-    return [
-        Attacked(about, _learnt(found), asked, answers, words),
-        Attacked(about, _learnt(found), fewer, {"noise": robust}, (*words, "noise")),
-    ]
+    noise = [label_only.by_threshold(known.robust[0, at], known.member, seen.robust[0, at]) for seen in found]
+    return Attacked(told | {"setting": name}, _learnt(found), asked, answers | {"noise": noise}, words)
 
 
 def _with_distances(known: Seen, found: list[Seen], told: dict, words: tuple) -> list[Attacked]:
@@ -207,11 +200,10 @@ def _asked(
     words: tuple,
 ) -> tuple[np.ndarray, ...]:  # fmt: skip
     """The arrays of a `Seen` but for y: logits, robust, distance and, of images, the bits."""
-    first, near = slice(0, 2 * row.asked), slice(0, 2 * row.distances)
-    robust = []
+    near, robust = slice(0, 2 * row.distances), []
     for flip, sigma in noises:
-        queries = label_only.disturbed(X[first], binary, flip, sigma, row.copies, runs.stream(*words, "noise"))
-        robust.append(label_only.right(answer(model, theta), queries, y[first]).mean(-1, dtype=np.float32))
+        queries = label_only.disturbed(X, binary, flip, sigma, row.copies, runs.stream(*words, "noise"))
+        robust.append(label_only.share(answer(model, theta), queries, y))
     distance, bits = np.zeros(0), []
     if row.distances:
         pixels = torch.from_numpy(X[near].astype(np.float32) / 255)
