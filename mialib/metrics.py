@@ -4,6 +4,7 @@ Positive class = member; a score is larger for a likelier member. `fpr`, the sha
 members, is the quantity Rezaei & Liu 2020 print as FAR (false alarm rate): the code says `fpr` throughout.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -204,24 +205,30 @@ def mean_interval(
     return float(mean), *(float(end) for end in np.clip((mean - half, mean + half), least, most))
 
 
-def ratio_interval(
-    part: Sequence[float] | np.ndarray, whole: Sequence[float] | np.ndarray, least: float = 0.0, most: float = 1.0
-) -> tuple[float, float, float]:
-    """Sum of `part` / sum of `whole`, (n,) each, and the ends of its 95 % interval, cut at what is possible.
+def ratio_interval(part: Sequence[int] | np.ndarray, whole: Sequence[int] | np.ndarray) -> tuple[float, float, float]:
+    """Sum of `part` / sum of `whole`, counts (n,) each, and the ends of its 95 % interval, cut at what is possible.
 
     The ratio estimator, for shares of which some units have none (a target on which an attack calls nobody a member):
-    Student's t over the n units, of what each has above the common ratio. With fewer than two units that are not empty
-    there is no interval, with none no ratio: nan.
+    Student's t over the units, of what each has above the common ratio. A unit that makes most of the whole draws the
+    ratio to itself. So its square is divided by 1 - its share of the whole (as Bell & McCaffrey 2002 do), and the
+    degrees of freedom are the effective number of units, 1 / (sum of squared shares), less 1 (our choice): of units of
+    one size the usual interval. Never narrower than Clopper-Pearson's of the sums, as few units may be alike by chance.
+    With fewer than two units that are not empty there is no interval, with none no ratio: nan. ValueError for other
+    than counts of one length, part within whole.
     """
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     if part.shape != whole.shape or part.ndim != 1:
         raise ValueError(f"part and whole must be flat and of one length: got {part.shape} and {whole.shape}")
-    n, total = len(part), whole.sum()
-    ratio = float(part.sum() / total) if total else NAN
-    half = (
-        stats.t.ppf(0.975, n - 1) * stats.sem(part - ratio * whole) * n / total if np.count_nonzero(whole) > 1 else NAN
-    )
-    return ratio, *(float(end) for end in np.clip((ratio - half, ratio + half), least, most))
+    if not ((part >= 0) & (part <= whole) & (part % 1 == 0) & (whole % 1 == 0)).all():
+        raise ValueError("part and whole must be counts, of which part is never the larger")
+    hits, total = int(part.sum()), int(whole.sum())
+    ratio, share = (hits / total, whole / total) if total else (NAN, whole)
+    if np.count_nonzero(whole) < 2:
+        return ratio, NAN, NAN
+    error = (part - ratio * whole)[share > 0] ** 2 / (1 - share[share > 0])
+    half = stats.t.ppf(0.975, 1 / (share @ share) - 1) * math.sqrt(error.sum()) / total
+    exact = stats.binomtest(hits, total).proportion_ci(0.95, method="exact")
+    return ratio, float(max(min(ratio - half, exact.low), 0)), float(min(max(ratio + half, exact.high), 1))
 
 
 def limits(metric: str) -> tuple[float, float]:

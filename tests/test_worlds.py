@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from mialib import metrics
+from mialib import config, metrics
 from mialib.attacks import leino, worlds
 from mialib.data.datasets import Dataset
 from mialib.models import fit, small
@@ -59,6 +59,17 @@ def test_a_precision_that_no_threshold_has_calls_nobody():
         worlds.threshold(np.arange(4), member, 75)
     with pytest.raises(ValueError, match="member"):
         worlds.threshold(np.arange(4), member[:3], 0.5)
+    for bad in ([0, 1, np.nan, 2], [0, 1, np.inf, 2], []):
+        with pytest.raises(ValueError, match="scores must be flat, finite, and of at least one record"):
+            worlds.threshold(bad, member[: len(bad)], 0.5)
+
+
+def test_noise_makes_promises_and_the_guard_seldom():
+    """Scores that say nothing: the best of many thresholds has the precision all the same, its interval seldom."""
+    rng, member = np.random.default_rng(3), np.arange(400) % 2 == 0
+    scores = rng.standard_normal((200, 400))
+    made = [np.mean([np.isfinite(worlds.threshold(s, member, 0.6, guarded)) for s in scores]) for guarded in (0, 1)]
+    assert made[0] > 0.6 and made[1] < 0.15
 
 
 def test_many_like_scores_keep_the_promise():
@@ -72,28 +83,39 @@ def test_many_like_scores_keep_the_promise():
 
 
 def test_ratio_interval_is_the_ratio_estimator():
-    part, whole = np.array([3.0, 0, 5, 2]), np.array([4.0, 0, 9, 2])
+    part, whole = np.array([3, 0, 50, 20]), np.array([40, 0, 90, 20])
     value, low, high = metrics.ratio_interval(part, whole)
-    assert value == pytest.approx(10 / 15)
-    error = np.sqrt(np.sum((part - value * whole) ** 2) / 3 / 4) / whole.mean()
-    assert (high - value, value - low) == pytest.approx([3.182446 * error] * 2)
-    same = np.full(4, 10.0)
-    assert metrics.ratio_interval(part, same) == pytest.approx(metrics.mean_interval(part / same, 0, 1))
-    assert (
-        np.isnan(metrics.ratio_interval([0, 0], [0, 0])).all()
-        and np.isnan(metrics.ratio_interval([1, 0], [2, 0])[1:]).all()
-    )
+    assert value == pytest.approx(73 / 150) and low == 0 and high == 1  # two and a half targets that differ much
+    same, each = np.full(5, 100), np.array([60, 80, 70, 90, 75])
+    assert metrics.ratio_interval(each, same) == pytest.approx(metrics.mean_interval(each / same, 0, 1))
+    exact = binomtest(210, 300).proportion_ci(method="exact")  # alike: no narrower than that of so many records
+    assert metrics.ratio_interval([70, 70, 70], [100] * 3) == pytest.approx((0.7, exact.low, exact.high))
+    assert np.isnan(metrics.ratio_interval([0, 0], [0, 0])).all()
+    assert np.isnan(metrics.ratio_interval([1, 0], [2, 0])[1:]).all()
     with pytest.raises(ValueError, match="one length"):
         metrics.ratio_interval([1, 2], [1])
+    for part, whole in (([3, 0], [2, 1]), ([0.5, 1], [1, 1]), ([-1, 1], [1, 1]), ([np.nan, 1], [1, 1])):
+        with pytest.raises(ValueError, match="must be counts"):
+            metrics.ratio_interval(part, whole)
 
 
-def test_the_interval_of_a_ratio_covers_it():
+@pytest.mark.parametrize("wholes", [[20] * 20, [24, 2] + [0] * 8, [60, 5, 3, 2, 1] + [0] * 15, [1000, 800, 600]])
+def test_the_interval_of_a_ratio_covers_it(wholes):
+    """Also where nearly all who are called are on one target, where the usual one covers every other time."""
     rng, covered = np.random.default_rng(2), 0
-    for _ in range(400):
-        whole = rng.poisson(5, 20)
-        _, low, high = metrics.ratio_interval(rng.binomial(whole, 0.7), whole)
+    for _ in range(300):
+        _, low, high = metrics.ratio_interval(rng.binomial(wholes, 0.7), wholes)
         covered += low <= 0.7 <= high
-    assert 0.91 <= covered / 400 <= 0.98
+    assert covered / 300 >= 0.93
+
+
+def test_the_interval_of_a_ratio_is_as_wide_as_targets_differ():
+    rng, covered, width = np.random.default_rng(4), 0, 0
+    for _ in range(300):
+        of_each = np.clip(0.7 + 0.1 * rng.standard_normal(8), 0, 1)
+        _, low, high = metrics.ratio_interval(rng.binomial(200, of_each), [200] * 8)
+        covered, width = covered + (low <= 0.7 <= high), width + high - low
+    assert 0.91 <= covered / 300 <= 0.98 and width / 300 < 0.25
 
 
 # --- worlds ---------------------------------------------------------------------------------------------------------
@@ -142,11 +164,53 @@ def test_scores_do_not_see_who_is_a_member():
     target, _, learn = made()
     turned = worlds.World(target.logits, target.others, target.y, ~target.member, target.weights)
     before, after = (worlds.scores([learn], [world], (0, "test")) for world in (target, turned))
-    assert set(before) == {"nn", "threshold", "calibrated", "LiRA", "RMIA", "Attack-P", "bayes-wb", "general-wb"}
+    assert set(before) == {
+        "nn",
+        "threshold",
+        "calibrated",
+        "LiRA",
+        "RMIA",
+        "Attack-R",
+        "Attack-P",
+        "bayes-wb",
+        "general-wb",
+    }
     for name, [score] in before.items():
         assert (score == after[name][0]).all() and len(score) == 200 and np.ptp(score) > 0, name
     deep = made(hidden=(8,))
     assert not {"bayes-wb", "general-wb"} & set(worlds.scores(deep[2:], deep[:1], (0, "deep")))
+
+
+def test_of_two_classes_bayes_wb_is_lira_but_for_its_scale():
+    """Within a world, and in each by another factor; of three classes they differ."""
+    two = data(0.5, classes=2)
+    plans = precision.plans(two.y[:550], row(), np.random.default_rng(0))
+    binary = worlds.train(small.MLP((60, 2)), fit.Recipe(100), two.X, two.y, plans, 2, (0, "two"))
+    factors = []
+    for world, same in [(world, True) for world in binary] + [(world, False) for world in made()]:
+        found = worlds.scores([world], [world], (0, "factor"))
+        [lira], [bayes] = found["LiRA"], found["bayes-wb"]
+        factor = (lira @ bayes) / (bayes @ bayes)
+        assert np.allclose(lira, factor * bayes, atol=1e-4) == same
+        factors.append(factor)
+    assert np.ptp(factors[:3]) > 1e-3
+
+
+def test_a_target_that_never_saw_the_records_gives_none_away():
+    """The scores of a world whose target is put aside for one of its proxies, where the true target tells a lot."""
+    each, told, null = data(1.0, n=2400, d=100), [], []
+    for i in range(3):
+        plans = precision.plans(each.y[:1650], row(size=300), np.random.default_rng(i))
+        target, learn, _ = worlds.train(small.MLP((100, 3)), fit.Recipe(100), each.X, each.y, plans, 3, (i, "null"))
+        own, *proxies = target.weights.proxies
+        weights = leino.Shadow(own, proxies, target.weights.X, target.weights.y, target.member)
+        other = worlds.World(target.others[0], target.others[1:], target.y, target.member, weights)
+        found = worlds.scores([learn], [target, other], (i, "null"))
+        aucs = {n: [metrics.evaluate(target.member, s, s > 0)["auc"] for s in both] for n, both in found.items()}
+        told.append({name: both[0] for name, both in aucs.items()})
+        null.append({name: both[1] for name, both in aucs.items()})
+    assert pd.DataFrame(told).mean().min() > 0.56
+    assert (pd.DataFrame(null).mean() - 0.5).abs().max() < 0.05  # 1800 records: four standard errors are .054
 
 
 BAD = [
@@ -196,7 +260,7 @@ def test_where_nothing_leaks_no_precision_is_obtained():
     null = precision.Scored(each.row, "M", each.accuracies, answers)
     table = precision.measured(precision.calls(null))
     asked = table[(table["way"] == precision.WAYS[0]) & table["asked"].eq(0.55)]
-    assert len(asked) == 8 and (asked["value"].dropna() < 0.62).all()
+    assert len(asked) == 9 and (asked["value"].dropna() < 0.62).all()
     cautious = table[(table["way"] == precision.WAYS[1]) & table["asked"].ge(0.7)]
     assert cautious["called"].max() < 10  # the guard leaves a promise that cannot be kept unmade
 
@@ -214,8 +278,9 @@ def test_calls_are_those_of_a_loop(leak):
         assert at["called"] == sum(said) and at["members"] == 100
         assert at["hits"] == sum(s and m for s, m in zip(said, asked[1], strict=True))
     ways = table.reset_index().groupby("attack")["way"].unique()
-    assert set(ways["LiRA"]) == {"half", *precision.WAYS[:2]} and set(ways["nn"]) == {"half", *precision.WAYS}
-    assert set(ways["threshold"]) == {"half", *precision.WAYS[:3]}
+    assert set(ways["LiRA"]) == {precision.HALF, *precision.WAYS[:2]}
+    assert set(ways["nn"]) == {precision.HALF, *precision.WAYS}
+    assert set(ways["threshold"]) == {precision.HALF, *precision.WAYS[:3]}
 
 
 def measured(**changed):
@@ -226,14 +291,27 @@ def measured(**changed):
 
 def test_promises_are_counted_and_few_records_are_none():
     table = pd.DataFrame(
-        [measured(), measured(asked=0.9), measured(asked=0.95, total=5), measured(way="half", asked=np.nan)]
+        [
+            measured(),
+            measured(asked=0.9),
+            measured(asked=0.95, total=5),
+            measured(attack="nn", asked=0.8, value=0.5, low=np.nan, high=np.nan),
+            measured(attack="nn", asked=0.6, total=0, value=np.nan),
+            measured(way=precision.HALF, asked=np.nan),
+        ]
     )
-    [found] = precision.broken(table).to_dict("records")
-    assert found["promises"] == 2 and found["kept"] == 1
-    assert found["shortfall"] == pytest.approx(0.125) and found["worst"] == pytest.approx(0.2)
+    every, learning = precision.broken(table).to_dict("index").items()
+    assert every[0] == ("MNIST, network", "other worlds") and learning[0][1] == precision.LIKE
+    assert every[1]["promises"] == 3 and every[1]["broken"] == pytest.approx(1 / 3)  # without an interval: not broken
+    assert every[1]["shortfall"] == pytest.approx(0.55 / 3) and every[1]["worst"] == pytest.approx(0.3)
+    assert learning[1]["promises"] == 1 and learning[1]["broken"] == 0
     wide = precision.promised(table)
-    assert wide.loc[("MNIST, network", "LiRA"), 0.75] == ".700 (.600 to .760), .100"
-    assert wide.loc[("MNIST, network", "LiRA"), 0.95].endswith("*")
+    assert list(wide) == [precision.HALF, 0.6, 0.75, 0.8, 0.9, 0.95]
+    told = wide.loc[("MNIST, network", "LiRA")]
+    assert told[0.75] == told[precision.HALF] == ".700 (.600 to .760), .100"
+    assert told[0.95].endswith("*") and told[0.6] == ""
+    told = wide.loc[("MNIST, network", "nn")]
+    assert told[0.6] == "nobody" and told[0.8] == ".500 (one target), .100"
 
 
 def test_the_printed_precision_is_counted_as_not_computed(leak):
@@ -255,3 +333,26 @@ def test_the_diagram_has_a_column_a_model_and_hides_shares_of_few(leak):
     here = table[(table["way"] == precision.WAYS[0]) & (table["total"] >= precision.FEWEST)]
     for attack, some in here.groupby("attack"):
         assert list(drawn[attack]) == list(some["asked"])
+    low = precision.diagram(table.assign(value=0.1)).axes[0].get_ylim()[0]
+    assert low < 0.1 and figure.axes[0].get_ylim()[0] <= here["value"].min()  # nothing is drawn outside the axes
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_rows_are_of_one_size_a_name_and_make_their_networks(profile):
+    rows = precision.rows(profile)
+    assert len({row.name for row in rows}) == len(rows) and len(rows[0].name.split(", ")) == 2
+    assert min(row.targets for row in rows) > 1 and min(row.proxies for row in rows) > 1
+    kinds = {"linear": 2, "network": 3}
+    flat, image = data(0.5), Dataset("cifar-10", np.zeros((4, 3, 32, 32), np.uint8), np.arange(4) % 2, 2, "M", "", "")
+    for row in rows:
+        model = precision.architecture(image if row.filters else flat, row)
+        kind = row.name.split(", ")[1]
+        assert isinstance(model, small.CNN) if kind == "CNN" else len(model.sizes) == kinds[kind]
+    with pytest.raises(ValueError, match="profile"):
+        precision.rows("huge")
+
+
+def test_the_overview_has_a_line_a_row(leak):
+    [line] = precision.overview([leak, leak]).drop_duplicates().to_dict("records")
+    assert line["own worlds"] == 2 and line["train_acc"] > line["test_acc"]
+    assert line["LiRA auc"] == pytest.approx(precision.aucs(leak)["LiRA"][0])

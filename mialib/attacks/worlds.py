@@ -102,9 +102,9 @@ def scores(learn: Sequence[World], asked: Sequence[World], words: tuple) -> dict
     """Attack -> its score (n,) of the records of each world of `asked`; those of LEARNT learn from `learn`.
 
     "nn": Shokri et al.'s shadow attack; "threshold": the confidence beside one a class; "calibrated": phi beside its
-    median over the proxies; "LiRA" (offline, one variance) and "RMIA" (offline), the proxies being the OUT models;
-    "Attack-P"; for linear models "bayes-wb" and "general-wb". No attack is told which of the records asked about are
-    members. ValueError for no world to learn from.
+    median over the proxies; "LiRA" (offline, one variance), "RMIA" (offline) and "Attack-R", the proxies being the OUT
+    models; "Attack-P"; for linear models "bayes-wb" and "general-wb". No attack is told which of the records asked
+    about are members. ValueError for no world to learn from.
     """
     if not learn:
         raise ValueError("give at least one world to learn from")
@@ -113,7 +113,7 @@ def scores(learn: Sequence[World], asked: Sequence[World], words: tuple) -> dict
         "nn": [result.score for result in classifiers.attack("nn", seen, to_ask, words)],
         "threshold": [baselines.confidence_threshold(seen, each).score for each in to_ask],
     }
-    for name in ("calibrated", "LiRA", "RMIA", "Attack-P"):
+    for name in ("calibrated", "LiRA", "RMIA", "Attack-R", "Attack-P"):
         found[name] = [_by_proxies(name, world) for world in asked]
     if all(world.weights is not None for world in (*learn, *asked)):
         learnt = leino.displacement([world.weights for world in learn], (*words, "displacement"))
@@ -134,6 +134,8 @@ def _by_proxies(name: str, world: World) -> np.ndarray:
         return references.lira(target[:n], others[:, :n], outside[:, :n], online=False, fixed=True)
     if name == "RMIA":
         return references.rmia(target, others, outside, population, A)[:n]
+    if name == "Attack-R":
+        return references.attack_r(target[:n], others[:, :n], outside[:, :n])
     return references.attack_p(target, population)[:n]
 
 
@@ -143,11 +145,14 @@ def threshold(score: np.ndarray, member: np.ndarray, wanted: float, guarded: boo
     It has the most members of all such thresholds. score (n,), member bool (n,) of records whose membership is known,
     in the mixture that the attack will meet. The best of many thresholds looks better than it is: `guarded` wants the
     lower end of a one-sided 95 % interval of the share (Clopper-Pearson) to reach `wanted`. (Leino & Fredrikson say
-    that thresholds are calibrated for precision; how is our choice.) ValueError for a share outside 0..1.
+    that thresholds are calibrated for precision; how is our choice.) ValueError for a share outside 0..1, no record,
+    and a score that is nan or infinite.
     """
     if not 0 <= wanted <= 1:
         raise ValueError(f"the precision wanted must lie in 0..1: got {wanted}")
     score = np.asarray(score, float)
+    if score.ndim != 1 or not len(score) or not np.isfinite(score).all():
+        raise ValueError(f"scores must be flat, finite, and of at least one record: got {score.shape}")
     member = arrays.flags(member, len(score))
     order = np.argsort(-score, kind="stable")
     ranked, hits = score[order], np.cumsum(member[order])

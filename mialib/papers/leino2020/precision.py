@@ -22,8 +22,11 @@ from mialib.results import published
 NAMES = experiments.NAMES | {"mnist": "MNIST", "cifar-10": "CIFAR-10"}
 ASKED = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 TOLD = (0.6, 0.75, 0.9)  # those of which the record has a cell each
-# How a threshold is set; beside them "half", at the best balanced accuracy, which asks for no precision.
+# How a threshold is set; beside them HALF, at the best balanced accuracy, which asks for no precision.
+HALF = "best accuracy"
 WAYS = ("other worlds", "other worlds, guarded", "the worlds it learnt from", "its own confidence")
+LIKE = "other worlds, attacks that learn"  # what the third is to be held against, see `broken`
+ORDER = (*WAYS[:2], LIKE, *WAYS[2:])
 FEWEST = 20  # records called members, over all targets: a share of fewer is not drawn and bears no cell
 PARTS = 11  # of a split: 2 members, 2 others, 6 the attacker's, 1 the population; her worlds have 2, 2, 2
 UNLIKE = "an attack on prediction vectors; the paper's opens the network"
@@ -122,12 +125,13 @@ def calls(scored: Scored) -> pd.DataFrame:
     """Whom each attack calls a member: a row a target, attack, way and precision asked for.
 
     Columns name, tier, target, attack, way, asked, called, hits, members (of the target). Nobody is called where no
-    threshold has the precision on the attacker's worlds. Way "half", asked nan: the best balanced accuracy on them.
+    threshold has the precision on the attacker's worlds. Way HALF, asked nan: the best balanced accuracy on them. "Its
+    own confidence" is the least that a record has which is called: were it true, more than what is asked is obtained.
     """
     found = []
     for number, answers in enumerate(scored.answers):
         for name, (asked, others, learn) in answers.items():
-            thresholds = [("half", np.nan, baselines.best_threshold(*others))]
+            thresholds = [(HALF, np.nan, baselines.best_threshold(*others))]
             for wanted in ASKED:
                 thresholds += [(WAYS[i], wanted, worlds.threshold(*others, wanted, i == 1)) for i in (0, 1)]
                 if name in worlds.LEARNT:
@@ -152,16 +156,11 @@ def measured(called: pd.DataFrame) -> pd.DataFrame:
     for key, here in called.groupby(["name", "tier", "attack", "way", "asked"], sort=False, dropna=False):
         precision = metrics.ratio_interval(here["hits"], here["called"])
         recall = metrics.mean_interval(here["hits"] / here["members"], 0, 1)
-        numbers = dict(
-            zip(("value", "low", "high", "recall", "recall_low", "recall_high"), precision + recall, strict=True)
-        )
+        ends = ("value", "low", "high", "recall", "recall_low", "recall_high")
         about = dict(zip(("name", "tier", "attack", "way", "asked"), key, strict=True))
-        numbers |= {
-            "called": here["called"].mean(),
-            "total": here["called"].sum(),
-            "silent": (here["called"] == 0).sum(),
-        }
-        found.append(about | numbers)
+        said = here["called"]
+        numbers = {"called": said.mean(), "total": said.sum(), "silent": (said == 0).sum()}
+        found.append(about | dict(zip(ends, precision + recall, strict=True)) | numbers)
     return pd.DataFrame(found)
 
 
@@ -189,31 +188,34 @@ def aucs(scored: Scored) -> dict[str, tuple[float, float, float]]:
 def promised(table: pd.DataFrame, way: str = WAYS[0]) -> pd.DataFrame:
     """`measured` of one way as text: "obtained (low to high), recall", a row a name and attack, a column a share asked.
 
-    "nobody": no target has anyone called; a star: fewer than FEWEST records are.
+    First HALF, where no share is asked. "nobody": no target has anyone called; a star: fewer than FEWEST records are.
     """
-    here = table[table["way"] == way]
-    said = [
-        "nobody"
-        if not row.total
-        else f"{published.short(row.value)} ({published.short(row.low)} to {published.short(row.high)}), "
-        f"{published.short(row.recall)}{'*' * (row.total < FEWEST)}"
-        for row in here.itertuples()
-    ]
-    wide = here.assign(said=said).pivot(index=["name", "attack"], columns="asked", values="said")
-    return wide.loc[list(dict.fromkeys(here[["name", "attack"]].itertuples(index=False, name=None)))].fillna("")
+    here = table[table["way"].isin([HALF, way])]
+    said = []
+    for row in here.itertuples():
+        ends = f"{published.short(row.low)} to {published.short(row.high)}" if pd.notna(row.low) else "one target"
+        found = f"{published.short(row.value)} ({ends}), {published.short(row.recall)}{'*' * (row.total < FEWEST)}"
+        said.append(found if row.total else "nobody")
+    here = here.assign(said=said, asked=here["asked"].astype(object).fillna(HALF))
+    wide = here.pivot(index=["name", "attack"], columns="asked", values="said")
+    shares = [each for each in (HALF, *ASKED) if each in wide]
+    return wide.loc[list(dict.fromkeys(here[["name", "attack"]].itertuples(index=False, name=None))), shares].fillna("")
 
 
 def broken(table: pd.DataFrame) -> pd.DataFrame:
     """How far precision falls short: a row a name and way, over its attacks and the shares asked of them.
 
-    Columns promises (how many have at least FEWEST records called), kept (the interval reaches what was asked),
-    shortfall (mean of asked minus obtained), worst (the largest), recall (mean).
+    Columns promises (how many have at least FEWEST records called), broken (their share whose interval lies below what
+    was asked; one without an interval is not broken), shortfall (mean of asked minus obtained), worst (the largest),
+    recall (mean). Ways differ in the attacks that have them: way LIKE is the first of WAYS, of the attacks that learn.
     """
     here = table[table["total"].ge(FEWEST) & table["asked"].notna()]
-    here = here.assign(short=here["asked"] - here["value"], kept=here["high"].fillna(here["value"]) >= here["asked"])
-    grouped = here.groupby(["name", "way"], sort=False)
-    named = {"promises": ("kept", "size"), "kept": ("kept", "sum"), "shortfall": ("short", "mean")}
-    return grouped.agg(**named, worst=("short", "max"), recall=("recall", "mean"))
+    like = here[here["way"].eq(WAYS[0]) & here["attack"].isin(worlds.LEARNT)].assign(way=LIKE)
+    here = pd.concat([here, like])
+    here = here.assign(short=here["asked"] - here["value"], below=here["high"] < here["asked"])
+    named = {"promises": ("below", "size"), "broken": ("below", "mean"), "shortfall": ("short", "mean")}
+    found = here.groupby(["name", "way"]).agg(**named, worst=("short", "max"), recall=("recall", "mean"))
+    return found.reindex(key for key in itertools.product(table["name"].unique(), ORDER) if key in found.index)
 
 
 def diagram(table: pd.DataFrame, way: str = WAYS[0]) -> Figure:
@@ -223,29 +225,26 @@ def diagram(table: pd.DataFrame, way: str = WAYS[0]) -> Figure:
     """
     here = table[(table["way"] == way) & table["total"].ge(FEWEST)]
     names, attacks = list(table["name"].unique()), list(table["attack"].unique())
-    figure, axes = plt.subplots(2, len(names), figsize=(max(2.1 * len(names), 7.2), 5.6), sharex=True, sharey="row",
-                                squeeze=False, layout="constrained")  # fmt: skip
+    sheet = {"figsize": (max(2.1 * len(names), 7.2), 5.6), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(2, len(names), sharex=True, sharey="row", **sheet)
     tiers = dict(zip(table["name"], table["tier"], strict=True))
     for column, name in zip(axes.T, names, strict=True):
         column[0].plot([0.5, 1], [0.5, 1], color="0.6", label="as asked")
         for i, attack in enumerate(attacks):
             line = here[(here["name"] == name) & (here["attack"] == attack)]
-            look = {"color": f"C{i}", "marker": "os^DvPX*"[i % 8], "markersize": 4, "linewidth": 1.2}
+            look = {"color": f"C{i}", "marker": "os^DvPX*h"[i % 9], "markersize": 4, "linewidth": 1.2}
             column[0].plot(line["asked"], line["value"], label=attack, **look)
             column[0].vlines(line["asked"], line["low"], line["high"], color=f"C{i}", linewidth=0.8, alpha=0.6)
             column[1].plot(line["asked"], line["recall"], **look)
         tier = {"R": "R", "S": "S, substitute", "M": "M, simulated"}[tiers[name]]
         column[0].set_title(f"{name.replace(', ', chr(10))}\n[{tier}]")
-        column[1].set(xlabel="precision asked for", yscale="symlog", ylim=(0, 1.02))
+        column[1].set(xlabel="precision asked for", ylim=(0, 1.02))
         column[1].set_yscale("symlog", linthresh=0.01)
         for ax in column:
             ax.grid(color="0.9", linewidth=0.6)
-    axes[0, 0].set(ylabel="precision obtained", ylim=(0.4, 1.02))
+    axes[0, 0].set(ylabel="precision obtained", ylim=(min(0.4, here["value"].min() - 0.02), 1.02))
     axes[1, 0].set_ylabel("recall")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if missing := [name for name in attacks if name not in labels]:
-        raise ValueError(f"no line for {', '.join(missing)}")
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
@@ -274,6 +273,6 @@ def compare(table: pd.DataFrame, several: Iterable[Scored], profile: str) -> lis
                 ours.append(about | {"value": value, "low": low, "high": high})
     for (name, way), row in broken(table).iterrows():
         about = {"dataset": name, "setting": way, "tier": table.loc[table["name"] == name, "tier"].iloc[0]}
-        for metric in ("promises", "kept", "shortfall", "worst", "recall"):
+        for metric in ("promises", "broken", "shortfall", "worst", "recall"):
             ours.append(about | {"metric": metric, "value": float(row[metric]), "low": None, "high": None})
     return published.compare(ours, "leino_slides")
