@@ -175,7 +175,7 @@ def readers(path):
         owner = getattr(node.func.value, "id", "") if isinstance(node.func, ast.Attribute) else ""
         if (
             name in ("read_text", "write_text")
-            or (opened and owner not in ("tarfile", "os", "gzip"))
+            or (opened and owner not in ("tarfile", "os", "gzip", "Image"))
             or "text" in named
         ):
             yield node.lineno, named
