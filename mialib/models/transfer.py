@@ -5,7 +5,8 @@ A frozen layer says the same of a record in every epoch and to every student, so
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,8 @@ class Teacher:
     """Any module of named layers (torchvision's, `nets`', one's own), on the CPU, and how it is fed.
 
     layer: the one, by its name in `named_modules`, whose output is frozen; inputs: the shape of an image; it is fed
-    (image / 255 - mean) / deviation, where it was trained on no other scale. ValueError for a layer it does not have.
+    (image / 255 - mean) / deviation, where it was trained on no other scale: one number, or one a channel. It is put
+    into eval mode when it is asked. ValueError for a layer it does not have, and a scale for other channels.
     """
 
     net: nn.Module
@@ -41,6 +43,9 @@ class Teacher:
         if self.layer not in names:
             shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
             raise ValueError(f"the teacher has no layer {self.layer!r}; its layers: {shown}")
+        for numbers in (self.mean, self.deviation):
+            if len(numbers) not in (1, self.inputs[0]):
+                raise ValueError(f"the teacher takes {self.inputs[0]} channels, its scale has {len(numbers)} numbers")
 
 
 class _Reached(Exception):
@@ -50,7 +55,7 @@ class _Reached(Exception):
 def cnn(channels: int, classes: int, filters: tuple[int, int] = (32, 32), hidden: int = 128, side: int = 32) -> Teacher:
     """A small teacher, not trained: twice convolution of 5x5 and pooling, a hidden layer, ReLU; frozen up to the last.
 
-    `small.CNN` as a module with named layers. `side`: height and width of an image.
+    The sizes of `small.CNN`, with ReLU for its tanh. `side`: height and width of an image.
     """
     left = ((side - 4) // 2 - 4) // 2
     layers = OrderedDict(
@@ -102,7 +107,10 @@ def heads(
 
 
 def fresh(teacher: Teacher, words: tuple) -> Teacher:
-    """The same network with all weights drawn anew, as PyTorch draws them; words: seed words."""
+    """The same network with all weights drawn anew, as PyTorch draws them; words: seed words.
+
+    ValueError for weights of a layer without `reset_parameters`: they would stay the teacher's.
+    """
     net = copy.deepcopy(teacher.net)
     _draw(net, words)
     return replace(teacher, net=net)
@@ -124,16 +132,17 @@ def with_classes(teacher: Teacher, classes: int, words: tuple) -> Teacher:
 def train(teacher: Teacher, X: np.ndarray, y: np.ndarray, recipe: Recipe, words: tuple) -> Teacher:
     """Train all layers from where they are, by Adam on the cross-entropy (`recipe`; its decay and l2 are not used).
 
-    X: uint8 (n, *inputs), y (n,): the members; words: seed words of their order. Kept; on one thread. So a copy of a
-    teacher becomes a student that is fine-tuned, and a `fresh` one a teacher, or a student without. ValueError as
-    `features` raises it, for labels that do not fit, and a training that ends in weights that are not finite.
+    X: uint8 (n, *inputs), y (n,): the members; words: seed words of their order and of dropout. Kept; on one thread. So
+    a copy of a teacher becomes a student that is fine-tuned, and a `fresh` one a teacher, or a student without.
+    ValueError as `features` raises it, for labels that do not fit, and a training that ends in weights that are not
+    finite.
     """
     _check(teacher, X)
     y = arrays.labels(y, len(X), _asked(teacher, X[:2], "").shape[1])
     code = source.digest(_descend), *_identity(teacher), _asked(teacher, X[:PROBED], "")
-    entry = work.cached(
-        runs.digest("train", *code, X, y, recipe, words), lambda: _descend(teacher, X, y, recipe, words)
-    )
+    key = runs.digest("train", *code, X, y, recipe, words)
+    with _draws((*words, "dropout")):
+        entry = work.cached(key, lambda: _descend(teacher, X, y, recipe, words))
     net = copy.deepcopy(teacher.net)
     net.load_state_dict({name: torch.from_numpy(array) for name, array in entry.items()})
     return replace(teacher, net=net.eval())
@@ -221,9 +230,17 @@ def _descend(teacher: Teacher, X: np.ndarray, y: np.ndarray, recipe: Recipe, wor
 
 
 def _draw(net: nn.Module, words: tuple) -> None:
-    """Draw weights from a stream of their own; PyTorch's is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(runs.stream(*words, "weights").integers(2**62)))
+    with _draws((*words, "weights")):
         for layer in net.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
+            elif any(True for _ in layer.parameters(recurse=False)):
+                raise ValueError(f"a {type(layer).__name__} has weights that it cannot draw anew (reset_parameters)")
+
+
+@contextmanager
+def _draws(words: tuple) -> Iterator[None]:
+    """What PyTorch draws in here comes from the stream of these words; its own stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(runs.stream(*words).integers(2**62)))
+        yield
