@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from mialib import metrics, runs
@@ -98,6 +99,8 @@ def test_what_does_not_fit_is_refused_in_one_line(teacher):
     wide = transfer.cnn(3, 4, side=40)
     cases = [
         (lambda: transfer.Teacher(teacher.net, "fc7"), "no layer 'fc7'; its layers: conv1, pool1"),
+        (lambda: dataclasses.replace(teacher, mean=(0.5, 0.4)), "takes 3 channels, its scale has 2 numbers"),
+        (lambda: transfer.fresh(transfer.Teacher(Shifted(), "flatten"), (0,)), "a Shifted has weights that it cannot"),
         (lambda: transfer.features(teacher, X[:, :, :28, :28]), "takes images of 3x32x32, these are 3x28x28"),
         (lambda: transfer.features(wide, X), "takes images of 3x40x40, these are 3x32x32"),
         (lambda: transfer.features(dataclasses.replace(wide, inputs=(3, 32, 32)), X), "cannot take these images"),
@@ -112,6 +115,12 @@ def test_what_does_not_fit_is_refused_in_one_line(teacher):
         with pytest.raises(ValueError, match=said) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+class Shifted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift, self.flatten = nn.Parameter(torch.zeros(1)), nn.Flatten()
 
 
 class Unused(nn.Module):
@@ -167,6 +176,19 @@ def test_fine_tuning_begins_with_the_teacher_and_leaves_it_as_it_was(teacher):
     other = transfer.fresh(begun, (0, "student"))
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(other.net.conv1.weight, begun.net.conv1.weight)
+
+
+def test_dropout_is_drawn_from_the_words_alone(teacher, monkeypatch, tmp_path):
+    data, net = images(60), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 4))
+    begun, found = transfer.fresh(transfer.Teacher(net, "1"), (0, "dropout")), []
+    for number in range(2):  # as two people would train it
+        monkeypatch.setenv("MIALIB_CACHE", str(tmp_path / str(number)))
+        torch.manual_seed(number)
+        state = torch.get_rng_state()
+        trained = transfer.train(begun, data.X, data.y, fit.Recipe(3, 30), (0, "dropout"))
+        assert torch.equal(torch.get_rng_state(), state)
+        found.append(transfer.logits(trained, data.X))
+    np.testing.assert_array_equal(*found)
 
 
 def test_students_have_records_of_their_own():
@@ -251,16 +273,53 @@ def test_rows_are_whole(profile):
             dataclasses.replace(ROW, **wrong)
 
 
-def test_caltech_is_a_file_of_known_content(monkeypatch, tmp_path):
+def test_caltech_is_refused_unless_it_is_whole(monkeypatch, tmp_path):
     demo = caltech.load("demo")
     assert demo.X.shape == (1797, 3, 32, 32) and demo.classes == 10 and demo.tier == "S"
     monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"put caltech101-32.npz into"):
+    with pytest.raises(FileNotFoundError, match=r"put the folder 101_ObjectCategories of https.* into"):
         caltech.load("laptop")
-    (tmp_path / "caltech101").mkdir()
-    (tmp_path / "caltech101" / caltech.FILE).write_bytes(b"else")
-    with pytest.raises(ValueError, match="SHA-256"):
+    folder = tmp_path / "caltech101"
+    folder.mkdir()
+    (folder / caltech.FILE).write_bytes(b"else")
+    with pytest.raises(ValueError, match="does not hold Caltech-101"):
         caltech.load("laptop")
+    np.savez(folder / caltech.FILE, X=np.zeros((5, 32, 32, 3), np.uint8), y=np.arange(5))
+    with pytest.raises(ValueError, match="9,145 images of 102 classes are wanted, there are 5 of 5"):
+        caltech.load("laptop")
+
+
+def photographs(folder, size=(70, 50)):
+    """Two classes of two: grey left and right of the centre square, which has a patch of white in its upper left."""
+    for name, kind in ((name, kind) for name in "ab" for kind in ("image_0001.jpg", "tmp")):
+        pixels = np.full((size[1], size[0], 3), 90, np.uint8)
+        pixels[:25, 10:35] = 255
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / kind, "jpeg", quality=100)
+        (folder / name / f".{kind}").write_bytes(b"what a computer leaves")
+
+
+def test_photographs_are_made_small_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    photographs(folder)
+    monkeypatch.setattr(caltech, "IMAGES", 4)
+    monkeypatch.setattr(caltech, "CLASSES", 2)
+    with pytest.warns(UserWarning, match="not pixel for pixel"):
+        made = caltech.load("laptop")
+    white = made.X > 200
+    assert white[:, :, :15, :15].all() and not white[:, :, 17:].any() and not white[:, :, :, 17:].any()
+    assert list(made.y) == [0, 0, 1, 1]
+    monkeypatch.setattr(caltech, "reduced", None)
+    monkeypatch.setattr(caltech, "DIGEST", made.digest)
+    np.testing.assert_array_equal(caltech.load("laptop").X, made.X)
+
+
+def test_a_teacher_of_the_demo_has_not_seen_its_students_records():
+    names = ("caltech-101", "cifar-100", "cifar-10")
+    stand_ins = {name: {image.tobytes() for image in experiments.load(name, "demo").X} for name in names}
+    for row in experiments.settings("demo"):
+        assert not row.teacher or not stand_ins[row.dataset] & stand_ins[row.teacher]
 
 
 def planted(teacher, transfers=experiments.TRANSFERS):
@@ -295,6 +354,10 @@ def test_cells_stand_beside_the_published_numbers_and_have_no_verdict(teacher):
         assert held[f"{kind}, 100 records, gap"]["published"] == gap
         distance = held[f"{kind}, 100 records, boundary distance, confidences"]
         assert distance["primary"] and "labels alone" in distance["note"]
+        other = held[f"{kind}, 100 records, boundary distance, true class"]
+        mine = table[(table["setting"] == kind) & (table["dataset"] == "CIFAR-10")].set_index(["attack", "metric"])
+        assert other["value"] == mine["value"]["threshold", "balanced_accuracy"] and not other["primary"]
+        assert distance["value"] == mine["value"][ADVERSARY_1, "balanced_accuracy"]
         assert exhibits.NETWORK in held[f"{kind}, 100 records, gap"]["cause"]
     assert {c["cause"] for c in exhibits.compare(table, [], "demo") if c["value"] is not None and c["published"]} == {
         "demo profile"

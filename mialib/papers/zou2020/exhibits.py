@@ -14,9 +14,12 @@ from mialib.results import published, tables
 TABLE = "zou_students"
 SHOWN = ("auc", "balanced_accuracy", "tpr_at_1")
 ATTACKS = (ADVERSARY_1, "nn", "threshold", "gap")
-LOOKS = {ADVERSARY_1: ("C0", "o"), "gap": ("C1", "s"), "boundary distance": ("C0", "o")}
+LOOKS = {ADVERSARY_1: ("C0", "o"), "threshold": ("C2", "^"), "gap": ("C1", "s"), "boundary distance": ("C2", "v")}
 NETWORK = "another network than the published one"
-CONFIDENCES = "shadow attack on confidences; published: on labels alone"
+CONFIDENCES = {  # readings of the boundary attack, which is told the true label, as the second is
+    ADVERSARY_1: ("confidences", "shadow attack on confidences; published: on labels alone"),
+    "threshold": ("true class", "shadow attack on the confidence in the true class; published: on labels alone"),
+}
 
 
 def teachers(taught: Iterable[Taught]) -> pd.DataFrame:
@@ -134,9 +137,10 @@ def _beside(row: tuple) -> list[dict]:
     setting = f"{row.setting}, {row.size} records"
     if (row.attack, row.metric) == ("gap", "balanced_accuracy"):
         return [{"setting": f"{setting}, gap", "metric": "attack_total_acc"}]
-    if (row.attack, row.metric) == (ADVERSARY_1, "balanced_accuracy"):
+    if row.attack in CONFIDENCES and row.metric == "balanced_accuracy":
+        variant, note = CONFIDENCES[row.attack]
         distance = {"setting": f"{setting}, boundary distance", "metric": "attack_total_acc"}
-        return [distance | {"variant": "confidences", "note": CONFIDENCES}]
+        return [distance | {"variant": variant, "note": note}]
     if (row.attack, row.metric, row.size) == ("target", "test_acc", 2500):
         return [{"setting": setting, "metric": "target_test_acc"}]
     return []
