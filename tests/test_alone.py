@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+from scipy.special import log_softmax
 
 from mialib import papers
 from mialib.attacks import nasr
@@ -15,8 +16,11 @@ from mialib.results import plots, published
 ABOUT = alone.Size(known=(60, 40), fewer=((30, 20),), asked=50, kernels=2, epochs=30, rate=3e-3)
 
 
-def seen(leak=0.0, layers=1, seed=0) -> alone.Seen:
-    """A made-up target on 4 classes, whose loss and gradient are smaller for members by `leak`; half are right."""
+def seen(leak=0.0, layers=1, seed=0, sure=0.0) -> alone.Seen:
+    """A made-up target on 4 classes: members have smaller losses and gradients by `leak`, labels are random.
+
+    `sure`: how far members' first logit lies above the others' of the last layer.
+    """
     rng = np.random.default_rng(seed)
 
     def features(members, others):
@@ -27,11 +31,12 @@ def seen(leak=0.0, layers=1, seed=0) -> alone.Seen:
             for _ in range(layers)
         ]
         outputs = tuple(rng.normal(size=(n, 1, width)).astype(np.float32) for width in (4, 5, 6))
+        outputs[0][:members, :, 0] += sure
         return Features(rng.integers(0, 4, n), size, outputs, tuple(parts))
 
     accuracy = {"train": (97, 100), "test": (44, 100)}
     parts = features(*ABOUT.known), features(ABOUT.asked, ABOUT.asked)
-    return alone.Seen("CIFAR-100", "AlexNet", "R", f"{leak} {layers} {seed}", ABOUT, *parts, accuracy)
+    return alone.Seen("CIFAR-100", "AlexNet", "R", f"{leak} {layers} {seed} {sure}", ABOUT, *parts, accuracy)
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +62,14 @@ def test_a_setting_shows_its_components_and_hides_all_else():
     assert len(settings) == len(alone.settings(target)) and "all gradients, all outputs" in settings
     hidden = alone.shown(target.known, settings["output alone"])
     assert not hidden.y.any() and not hidden.loss.any() and not hidden.gradients and len(hidden.outputs) == 1
-    assert hidden.outputs[0] is target.known.outputs[0]
+    assert np.allclose(np.log(hidden.outputs[0]), log_softmax(target.known.outputs[0], axis=2), atol=1e-5)
+    logits = alone.shown(target.known, settings["black box, logits"])
+    assert logits.outputs[0] is target.known.outputs[0] and not logits.loss.any()
     black = alone.shown(target.known, settings["black box"])
     assert np.array_equal(black.y, target.known.y) and not black.loss.any()
     second = alone.shown(target.known, settings["gradient of the second to last layer"])
     assert second.gradients[0] is target.known.gradients[1] and second.loss is target.known.loss
+    assert alone.shown(target.known, settings["outputs of three layers"]).outputs[1:] == target.known.outputs[1:]
     # With one fully connected layer, as AlexNet has, no gradient but the last is asked for.
     assert not [each for each in alone.settings(seen()) if each.gradients not in ((), (0,))]
 
@@ -81,6 +89,15 @@ def test_a_planted_leak_is_found_where_it_is_seen_and_nowhere_else():
     null = seen()
     value = alone.measured(null, alone.attacked(null, 0), 0, 10).set_index(["setting", "metric"])["value"]
     assert (value.xs("auc", level="metric") - 0.5).abs().max() < 0.2
+
+
+def test_what_the_last_layer_gives_away_is_found_by_outputs_alone(monkeypatch):
+    target, names = seen(sure=5.0), ["output alone", "black box", "loss alone", "gradient of the last layer"]
+    wanted = [each for each in alone.settings(target) if each.name in names]
+    monkeypatch.setattr(alone, "settings", lambda target: wanted)
+    table = alone.measured(target, alone.attacked(target, 0), 0, 5).set_index(["setting", "metric"])["value"]
+    found = table.xs("auc", level="metric")[names]
+    assert found.iloc[:2].min() > 0.9 and (found.iloc[2:] - 0.5).abs().max() < 0.2
 
 
 def test_an_attack_on_fewer_records_knows_only_these(monkeypatch):
@@ -126,6 +143,7 @@ def test_thirds_of_the_classes_are_by_what_sets_them_apart():
     ]
     assert table.loc["2b", "difference"].is_monotonic_increasing and table.loc["2b", "classes"].sum() == 4
     assert np.allclose(table.loc["2b", "attack AUC"], table.loc["2b", "alone AUC"])
+    assert table["published difference, one class"].tolist() == [174.33, 860.32, 1788.13, 0.25, 0.36, 0.59]
     assert table["published AUC, one class"].tolist() == [0.604, 0.86, 0.897, 0.588, 0.788, 0.936]
 
 
@@ -185,7 +203,7 @@ def test_the_target_is_chosen_by_its_accuracies_alone(monkeypatch):
         return alone.targets.Trained(name, None, np.stack([right, ~right], 1).astype(np.float32), images, {})
 
     monkeypatch.setattr(
-        papers, "targets", lambda profile: points | {"cifar-100-resnet": None, "cifar-10-alexnet": None}
+        papers, "targets", lambda profile, paper: points | {"cifar-100-resnet": None, "cifar-10-alexnet": None}
     )
     monkeypatch.setattr(alone.targets, "load", load)
     monkeypatch.setattr(alone.targets, "confidences", lambda trained: trained.net)

@@ -22,7 +22,8 @@ from mialib.results import published
 IMAGES, TABLE, NAMES = "cifar-100-alexnet", "location-30", {"cifar-100-alexnet": "CIFAR-100", "location-30": "Location"}
 PLACES = ("last", "second to last", "third to last", "fourth to last")
 COUNTS = ("", "one", "two", "three", "four")
-TABLES = ("3", "4", "5", "6", "8")
+PRINTED = ("nasr_table3", "nasr_table4", "nasr_table5", "nasr_table6", "nasr_table8")  # in full: stamps look for names
+TRAINED = "rezaei2020"  # the room of our trainings
 NEAR = 0.02  # of the printed train and test accuracy
 GAINS = (  # what is held against what, on the same asked records
     ("outputs of the last layer", "gap attack"),
@@ -61,6 +62,7 @@ class Setting:
     gradients: tuple[int, ...] = ()
     label: bool = True
     loss: bool = True
+    logits: bool = False  # what the last layer gives before the softmax, in place of the confidence vector
     known: tuple[int, int] | None = None  # None: all
 
 
@@ -71,7 +73,7 @@ class Seen:
     dataset: str
     model: str
     tier: str
-    data: str  # digest of all that the attack's answers follow from, but for the attack
+    data: str  # digest of the target and its records
     about: Size
     known: Features
     asked: Features
@@ -104,7 +106,7 @@ def nearest(profile: str) -> pd.DataFrame:
     Indexed by name; train, test, distance (the sum of both differences), nearest, why_not ("" at the operating point).
     """
     rows, (train, test) = {}, printed_point()
-    for name, target in papers.targets(profile).items():
+    for name, target in papers.targets(profile, TRAINED).items():
         if name.partition("@")[0].removesuffix("-b") == IMAGES:
             found = targets.load(name, target, profile)
             right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
@@ -127,7 +129,7 @@ def printed_point() -> tuple[float, float]:
 
 def alexnet(name: str, profile: str, seed: int) -> Seen:
     """An AlexNet, members and non-members known and asked drawn anew from its records."""
-    about, found = size(profile, IMAGES), targets.load(name, papers.targets(profile)[name], profile)
+    about, found = size(profile, IMAGES), targets.load(name, papers.targets(profile, TRAINED)[name], profile)
     right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
     accuracy = {side: (int(right[here].sum()), int(here.sum())) for side, here in _sides(member).items()}
     known, asked = draw(member, about, seed, IMAGES)
@@ -188,6 +190,7 @@ def settings(seen: Seen) -> list[Setting]:
         Setting("loss alone", label=False),
         Setting("gradient alone", (), (0,), label=False, loss=False),
         Setting("black box", (0,), loss=False),
+        Setting("black box, logits", (0,), loss=False, logits=True),
         *(Setting(f"outputs of the {PLACES[i]} layer", (i,)) for i in outputs),
         Setting(f"outputs of {COUNTS[len(outputs)]} layers", outputs),
         *(Setting(f"gradient of the {PLACES[i]} layer", (), (i,)) for i in layers),
@@ -206,14 +209,17 @@ def knows(pair: tuple[int, int]) -> str:
 
 
 def shown(features: Features, setting: Setting) -> Features:
-    """What a setting lets the attacker see: a label or loss that it hides is the same for all records."""
-    y, loss = (part if kept else np.zeros_like(part) for part, kept in _kept(features, setting))
-    outputs, gradients = features.outputs, features.gradients
-    return Features(y, loss, tuple(outputs[i] for i in setting.outputs), tuple(gradients[i] for i in setting.gradients))
+    """What a setting lets the attacker see: a label or loss that it hides is the same for all records.
 
-
-def _kept(features: Features, setting: Setting) -> list[tuple[np.ndarray, bool]]:
-    return [(features.y, setting.label), (features.loss, setting.loss)]
+    The last layer's output is the confidence vector, as the paper's f(x), unless the setting says logits.
+    """
+    kept = (features.y, setting.label), (features.loss, setting.loss)
+    y, loss = (part if seen else np.zeros_like(part) for part, seen in kept)
+    outputs = list(features.outputs)
+    if 0 in setting.outputs and not setting.logits:
+        outputs[0] = softmax(outputs[0].astype(float), axis=2).astype(np.float32)
+    gradients = tuple(features.gradients[i] for i in setting.gradients)
+    return Features(y, loss, tuple(outputs[i] for i in setting.outputs), gradients)
 
 
 def attacked(seen: Seen, seed: int) -> dict[str, tuple[nasr.Result, float]]:
@@ -230,8 +236,8 @@ def attacked(seen: Seen, seed: int) -> dict[str, tuple[nasr.Result, float]]:
             known, here = known[rows], member[rows]
         words = (seed, "stand-alone", seen.dataset, setting.name)
         jobs.append((known, here, shown(seen.asked, setting), truth, words, seen.about.training))
-    code = source.digest(draw, shown, nasr.observe), runs.versions("numpy", "torch")
-    found = work.every(_attack, jobs, seen.data, seen.about, several, seed, *code)
+    code = source.digest(shown), runs.versions("numpy", "scipy", "torch")
+    found = work.every(_attack, jobs, seen.known, seen.asked, seen.about, several, seed, *code)
     return {
         setting.name: (nasr.Result(score, score > 0.5), float(best))
         for setting, (score, best) in zip(several, found, strict=True)
@@ -300,12 +306,12 @@ def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: 
     """AUC on the asked records of thirds of the classes, by how far members and non-members are apart in them.
 
     A row a figure ("2b": gradient norm, "6": uncertainty) and third: classes, difference (mean over them, non-members
-    less members), the AUC of `attack` and of the quantity alone, and AUC of the published single class.
+    less members), the AUC of `attack` and of the quantity alone, and difference and AUC of the published single class.
     """
     _, truth = seen.members
     uncertainty = signals.uncertainty(softmax(seen.asked.outputs[0][:, 0].astype(float), axis=1))
     score, y = answers[attack][0].score, seen.asked.y
-    printed = published.points("nasr_auc").set_index(["figure", "class"])["auc"]
+    printed = published.points("nasr_auc").set_index(["figure", "class"])
     rows = []
     for figure, quantity in (("2b", nasr.norms(seen.asked, 0)[:, 0].astype(float)), ("6", uncertainty)):
         means = [pd.Series(quantity[truth == side]).groupby(y[truth == side]).mean() for side in (True, False)]
@@ -315,7 +321,12 @@ def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: 
             aucs = [metrics.evaluate(truth[here], each[here], truth[here])["auc"] for each in (score, -quantity)]
             about = {"figure": figure, "class": f"{third} difference", "classes": len(classes)}
             about |= {"difference": apart[classes].mean(), "attack AUC": aucs[0], "alone AUC": aucs[1]}
-            rows.append(about | {"published AUC, one class": printed[figure, f"{third} difference"]})
+            theirs = printed.loc[(figure, about["class"])]
+            about |= {
+                "published difference, one class": theirs["difference"],
+                "published AUC, one class": theirs["auc"],
+            }
+            rows.append(about)
     return pd.DataFrame(rows).set_index(["figure", "class"])
 
 
@@ -335,8 +346,8 @@ def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: s
     smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
     attack = [why_not, "a smaller attack network, fewer steps" if smaller else ""]
     found = []
-    for number in TABLES:
-        printed = published.load(f"nasr_table{number}")
+    for name in PRINTED:
+        printed = published.load(name)
         keys = {(row.dataset, row.setting, row.metric) for row in printed.itertuples()}
         ours = []
         for each in named:
@@ -346,9 +357,9 @@ def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: s
                 note = "the target was chosen by it" if of_target else ""
                 ours.append(each | {"not_comparable": "; ".join(filter(None, reasons)), "note": note})
         # The rest has no published number and is told once: all but what stands in a table of the paper.
-        met = {(each["setting"], each["metric"]) for each in ours} if number == "8" else set()
-        others = [each for each in rest if (each["setting"], each["metric"]) not in met] if number == "8" else []
-        found += published.compare(ours + others, f"nasr_table{number}")
+        met = {(each["setting"], each["metric"]) for each in ours} if name == PRINTED[-1] else set()
+        others = [each for each in rest if (each["setting"], each["metric"]) not in met] if name == PRINTED[-1] else []
+        found += published.compare(ours + others, name)
     return found
 
 
@@ -389,7 +400,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 
 def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
     """Rows for `plots.dots`: a panel a target; `rerun`: at the best epoch; `gap`: the gap attack."""
-    printed = pd.concat(published.load(f"nasr_table{number}") for number in TABLES)
+    printed = pd.concat(map(published.load, PRINTED))
     printed = printed.drop_duplicates(["dataset", "setting"]).set_index(["dataset", "setting"])["published"]
     parts = []
     for seen, table in several:
