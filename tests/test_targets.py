@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mialib import config, machine, runs, work
+from mialib import config, machine, papers, runs, work
 from mialib.data import datasets, files
 from mialib.models import nets, targets
 from mialib.models.targets import Target
@@ -61,6 +61,12 @@ def test_every_target_is_printed_somewhere_and_makes_sense():
             assert target.scale in targets.SCALES
             assert target.dataset in (*datasets.SETS, "imagenet")
             assert target.weights or 0 < target.observe <= target.epochs
+
+
+def test_the_targets_of_all_papers_can_be_listed():
+    """As `python -m mialib targets` does: no paper may call anything else in its sizes.toml by that name."""
+    for profile in config.PROFILES:
+        assert papers.targets(profile).items() >= experiments.targets(profile).items()
 
 
 def test_caveat_is_the_operating_point(monkeypatch):
