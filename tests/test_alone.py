@@ -1,12 +1,14 @@
 """Nasr et al. 2019, stand-alone: which components the attack sees, and what is held against the tables."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import planted
 import pytest
 from scipy.special import log_softmax
 
-from mialib import papers
+from mialib import config, papers
 from mialib.attacks import nasr
 from mialib.attacks.nasr import Features
 from mialib.data import datasets
@@ -173,6 +175,16 @@ def test_published_numbers_meet_ours_once_in_each_table():
     others = [(c["dataset"], c["setting"], c["metric"]) for c in cells if c["published"] is None]
     assert len(others) == len(set(others))
     assert ("CIFAR-100", "AlexNet, a against b", "gain_total_acc") in others
+
+
+def test_the_reading_asks_for_numbers_that_there_are():
+    [path] = (config.ROOT / "notebooks").glob("20_*.ipynb")
+    target = seen(layers=2)
+    names = [each.name for each in alone.settings(target)] + [f"{one} against {other}" for one, other in alone.GAINS]
+    known = {*names, "gap attack", "gradient norm alone", "target", "white box, outputs", "white box, gradients"}
+    asked = re.findall(r"{\w+: [\w-]+ \| \w+, ([^|]*) \| (\w+)}", path.read_text(encoding="utf-8"))
+    assert len(asked) > 20 and {setting for setting, _ in asked} <= known
+    assert {metric for _, metric in asked} <= {*alone.METRICS.values(), "target_train_acc", "target_test_acc"}
 
 
 def test_no_verdict_off_the_operating_point_or_at_another_scale():

@@ -240,6 +240,21 @@ def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not():
     assert found["memorised"] > 0.65 and abs(found["not trained"] - 0.5) < 0.12
 
 
+def test_ascent_on_parties_that_do_not_train_tells_nothing():
+    """Members and non-members are raised alike, so what the attacker does herself must not set them apart."""
+    more = {"known": 30, "asked": 30, "targets": 100, "rounds": 4, "observed": (2, 4), "earlier": (), "epochs": 10}
+    about = experiments.Size(**vars(ABOUT) | more | {"rate": 0.0})
+    setting = experiments.Setting("global gradient ascent", "global", about.observed, ascent=True)
+    drawn = experiments.draw(data(1.0), about, 0)
+    arrays = experiments._attack(data(1.0), about, 0, setting, 1.0)
+    _, asked = experiments.pairs(drawn, about, setting)
+    table = experiments._measured(asked, setting, *arrays).set_index(["records", "metric"])["value"]
+    assert abs(table["targets", "accuracy"] - 0.5) < 0.12
+    early = table["targets", "norm member@2"], table["untouched", "norm member@2"]
+    late = table["targets", "norm member@4"], table["untouched", "norm member@4"]
+    assert early != late  # it was done
+
+
 def test_the_rate_that_is_taken_is_the_largest_that_is_bearable(monkeypatch):
     monkeypatch.setenv("MIALIB_WORKERS", "1")
     about = experiments.Size(**vars(ABOUT) | {"rounds": 3, "observed": (3,), "ascents": (0.001, 1e3)})
