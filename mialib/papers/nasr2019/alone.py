@@ -408,6 +408,6 @@ def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
         best = table[table["metric"] == "best"].set_index("setting")["value"]
         gap = table.set_index(["setting", "metric"])["value"]["gap attack", "accuracy"]
         theirs = [printed.get((seen.dataset, f"{seen.model.split()[0]}, {name}"), np.nan) for name in chosen["setting"]]
-        parts.append(chosen.assign(label=chosen["setting"], panel=f"{seen.dataset}\n{seen.model.split()[0]}", tier=seen.tier,
-                                   rerun=chosen["setting"].map(best), gap=gap, published=theirs))  # fmt: skip
+        about = {"panel": f"{seen.dataset}\n{seen.model.split()[0]}", "tier": seen.tier, "gap": gap, "published": theirs}
+        parts.append(chosen.assign(label=chosen["setting"], rerun=chosen["setting"].map(best), **about))
     return pd.concat(parts, ignore_index=True)
