@@ -408,6 +408,11 @@ def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
         best = table[table["metric"] == "best"].set_index("setting")["value"]
         gap = table.set_index(["setting", "metric"])["value"]["gap attack", "accuracy"]
         theirs = [printed.get((seen.dataset, f"{seen.model.split()[0]}, {name}"), np.nan) for name in chosen["setting"]]
-        about = {"panel": f"{seen.dataset}\n{seen.model.split()[0]}", "tier": seen.tier, "gap": gap, "published": theirs}
+        about = {
+            "panel": f"{seen.dataset}\n{seen.model.split()[0]}",
+            "tier": seen.tier,
+            "gap": gap,
+            "published": theirs,
+        }
         parts.append(chosen.assign(label=chosen["setting"], rerun=chosen["setting"].map(best), **about))
     return pd.concat(parts, ignore_index=True)
