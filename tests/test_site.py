@@ -365,7 +365,7 @@ def test_a_card_an_exhibit(built):
     papers = list(dict.fromkeys(stem.split("_")[1] for stem in EXHIBITS))
     by_paper = sorted(EXHIBITS, key=lambda stem: papers.index(stem.split("_")[1]))  # notebook order within a paper
     assert [card.a["href"] for card in cards] == [f"{stem}.html" for stem in by_paper]
-    for stem, card in zip(EXHIBITS, cards, strict=True):
+    for stem, card in zip(by_paper, cards, strict=True):
         assert len(card.select_one("h3 + p").text) > 60, "the paper's claim"
         if stem in RECORDS:
             cells = RECORDS[stem]["cells"]
