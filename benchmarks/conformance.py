@@ -90,6 +90,7 @@ def prepared(logits: np.ndarray, member: np.ndarray, y: np.ndarray) -> Arrays:
     vectors = softmax(logits[:, :, 0], axis=-1)
     # What attacks learn from: digits of vectors near 0 would be lost where ours rescale them.
     outputs = np.log(vectors).astype(np.float32)
+    first = np.argsort(~member[half:].ravel(), kind="stable")  # members first, as ART has them: a forest draws by place
     seeds = [int(runs.stream(*WORDS, "forest", number).integers(2**31)) for number in range(classes)]
     sides = [rng.permutation(np.flatnonzero(member[0] == side)) for side in (True, False)]
     n = min(FEW // 2, min(map(len, sides)) // 2)
@@ -100,9 +101,9 @@ def prepared(logits: np.ndarray, member: np.ndarray, y: np.ndarray) -> Arrays:
         "y": y,
         "vectors": vectors[0],
         "outputs": outputs[0],
-        "shadow outputs": outputs[half:].reshape(-1, classes),
-        "shadow y": np.tile(y, len(logits) - half),
-        "shadow member": member[half:].ravel(),
+        "shadow outputs": outputs[half:].reshape(-1, classes)[first],
+        "shadow y": np.tile(y, len(logits) - half)[first],
+        "shadow member": member[half:].ravel()[first],
         "seed": np.array(seeds[:1]),
         "seeds": np.array(seeds),
         "few": np.concatenate([side[:n] for side in sides]),
@@ -149,7 +150,7 @@ def rows(found: Arrays) -> list[Row]:
             "`classifiers.attack` as above", ""),
         Row("art", "rule", "1 if the label is right", lambda g: baselines.gap(_target(g)).score, "`gap`", "scores"),
         Row("art", "learned, a forest a class", "forest on vectors, asked class by class", by_class,
-            "`classifiers.attack`, forest", "scores"),
+            "`classifiers.attack`, forest, on rescaled vectors", ""),
         Row("art", "learned, a forest for all", "one forest on standardised vectors and the class, one-hot", by_class,
             "`classifiers.attack`, forest: one a class", ""),
         Row("art", "label-only", "1 / (1 + exp(τ - d)), d to HopSkipJump's point, 0 where the label is wrong",

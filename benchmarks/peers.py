@@ -162,7 +162,9 @@ def tfp(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     def statistic(name: str, option: str) -> None:
         start = time.perf_counter()
-        score = mia.calculate_statistic(given["logits"], y, option=option)
+        score = mia.calculate_statistic(
+            given["logits"].copy(), y, option=option
+        )  # "hinge" writes into what it is given
         _put(found, name, score, time.perf_counter() - start)
 
     def scored(name: str, attack: Callable, queries: int, sign: int, **options: object) -> None:
@@ -223,7 +225,7 @@ def location(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 seconds, used = time.perf_counter() - start, time.process_time() - used
                 told = attack.attack_metrics[0]
                 # The second mode finds the first one's models again, so only the first tells what an attack costs.
-                _put(found, f"{number}/{mode}", np.array(told["individual"]["score"]), seconds, told["AUC"])
+                _put(found, f"{number}/{mode}", np.array(told["individual"]["member_prob"]), seconds, told["AUC"])
                 found[f"{number}/{mode}/processor"] = np.array(used)
             shadows = [utils.get_shadow_model(attack.shadow_path, i) for i in range(int(models))]
             found[f"{number}/seen"] = np.stack([np.isin(np.arange(2 * n), inside) for _, inside, _ in shadows])
