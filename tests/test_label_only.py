@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from planted import dataset
 from scipy import ndimage
 
 from mialib import runs
@@ -210,27 +211,18 @@ def test_a_network_is_asked_about_changed_images_and_the_unchanged_are_the_first
     np.testing.assert_array_equal(robust[0, 0], right)  # no noise: every copy is the record
 
 
-def planted(noise, n=900, d=40, classes=4):
-    """Clustered binary records; `noise` is the share of labels drawn at random, which can only be memorised."""
-    draw = np.random.default_rng(0)
-    y = draw.integers(classes, size=n)
-    X = (draw.random((n, d)) < draw.random((classes, d))[y]).astype(np.uint8)
-    y = np.where(draw.random(n) < noise, draw.integers(classes, size=n), y)
-    return Dataset("location-30", X, y, classes, "M", "simulated", runs.digest(X, y))
-
-
 def test_a_trained_target_leaks_by_its_labels():
-    table = exhibits.measured(experiments.attack(planted(0.5), ROW, 0))
+    table = exhibits.measured(experiments.attack(dataset(0.5), ROW, 0))
     found = table[(table["metric"] == "accuracy") & (table["setting"] == "label only")].set_index("attack")["value"]
     assert set(found.index) == {"gap", experiments.VECTORS, "noise"}
     assert found["gap"] > 0.6 and found["noise"] > 0.6
     with pytest.raises(ValueError, match="200 of 150 members"):
-        experiments.attack(planted(0.5), dataclasses.replace(ROW, distances=200), 0)
+        experiments.attack(dataset(0.5), dataclasses.replace(ROW, distances=200), 0)
 
 
 def test_a_target_that_learns_no_record_by_heart_leaks_nothing():
     """One pass over records whose labels follow from the columns: members and non-members are alike to the model."""
-    table = exhibits.measured(experiments.attack(planted(0.0), dataclasses.replace(ROW, epochs=1), 0))
+    table = exhibits.measured(experiments.attack(dataset(0.0), dataclasses.replace(ROW, epochs=1), 0))
     found = table[(table["metric"] == "accuracy") & (table["attack"] != "target")]["value"]
     assert len(found) == 3 * len(experiments.DEFENCES) and (abs(found - 0.5) < 0.1).all()
 

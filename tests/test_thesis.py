@@ -17,14 +17,7 @@ EVERY = (*thesis.UNCALIBRATED, *thesis.CALIBRATED)
 
 
 def answers(leak, row=ROW, seed=0, classes=4):
-    """Models that are `leak` surer of their members, of records some of which are far harder than others."""
-    rng = np.random.default_rng(seed)
-    _, member = experiments.drawn(row, row.records, seed)
-    y = rng.integers(classes, size=row.records)
-    logits = rng.normal(0, 0.3, (len(member), row.records, 1, classes))
-    own = rng.normal(2, 3, row.records) + rng.normal(0, 0.5, member.shape) + leak * member
-    logits[:, np.arange(row.records), 0, y] += own
-    return experiments.Answers(row, "M", logits.astype(np.float32), member, y)
+    return planted.answers(leak, row, seed, classes)
 
 
 def values(table, metric, name):

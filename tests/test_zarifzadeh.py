@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from planted import answers
 
 from mialib import metrics
 from mialib.attacks import references
@@ -16,14 +17,7 @@ ROW = experiments.Row("location-30", 400, 5, 4, 16, 30, 0.2, "phi")
 
 
 def planted(leak, row=ROW, seed=0, classes=5):
-    """Answers of models that are `leak` surer of their members, of records of very different difficulty."""
-    rng = np.random.default_rng(seed)
-    _, member = experiments.drawn(row, row.records, seed)
-    y = rng.integers(classes, size=row.records)
-    logits = rng.normal(0, 0.3, (len(member), row.records, 1, classes))
-    own = rng.normal(2, 2, row.records) + rng.normal(0, 1, member.shape) + leak * member
-    logits[:, np.arange(row.records), 0, y] += own
-    return experiments.Answers(row, "M", logits.astype(np.float32), member, y)
+    return answers(leak, row, seed, classes, hard=2, spread=1)
 
 
 def test_of_each_pair_one_model_is_in_for_every_record():
