@@ -272,8 +272,7 @@ def measured(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], seed: in
                 rows.append((name, metric, found[key], *ends[key]))
     rows += [(name, "best", best, np.nan, np.nan) for name, (_, best) in answers.items()]
     for side, (hits, n) in seen.accuracy.items():
-        low, high = stats.binomtest(hits, n).proportion_ci(method="wilson")
-        rows.append(("target", side, hits / n, low, high))
+        rows.append(("target", side, *metrics.share(hits, n)))
     return pd.DataFrame(rows, columns=["setting", "metric", "value", "low", "high"])
 
 
