@@ -1,5 +1,6 @@
 """Caltech-101 at 32x32, for teachers: of photographs that the user brings, the centre squares, made small once."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import sklearn.datasets
 from PIL import Image
 
-from mialib import config, runs
+from mialib import config, runs, work
 from mialib.data.datasets import Dataset
 
 NAME, IMAGES, CLASSES = "caltech-101", 9145, 102  # 101 kinds of object, and images of none
@@ -63,7 +64,8 @@ def _kept(path: Path) -> tuple[np.ndarray, np.ndarray]:
             )
         images, y = reduced(folder)
         _check(images, y, folder)
-        np.savez_compressed(path, X=images, y=y)
+        np.savez_compressed(packed := io.BytesIO(), X=images, y=y)
+        work.write_atomic(path, packed.getvalue())
     try:
         with np.load(path, allow_pickle=False) as file:
             images, y = file["X"], file["y"].astype(np.int64)
