@@ -1,6 +1,7 @@
 """Run the benchmarks named on the command line, or all: `python -m benchmarks [training] [images] …`.
 
-"calibration", how well the simulators fit what is published, takes minutes and runs only when it is named.
+Two run only when they are named: "calibration", how well the simulators fit what is published, which takes minutes, and
+"conformance", which wants other packages (docs/conformance.md).
 """
 
 import json
@@ -11,6 +12,7 @@ from benchmarks import (
     busy,
     calibration,
     choices,
+    conformance,
     federated,
     gradients,
     images,
@@ -35,10 +37,12 @@ BENCHMARKS = {
     "choices": choices.main,
     "busy": busy.main,
     "calibration": calibration.main,
+    "conformance": conformance.main,
 }
+NAMED = ("calibration", "conformance")
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or [name for name in BENCHMARKS if name != "calibration"]
+    names = sys.argv[1:] or [name for name in BENCHMARKS if name not in NAMED]
     if unknown := [name for name in names if name not in BENCHMARKS]:
         sys.exit(f"unknown benchmark {unknown[0]!r}; valid: {', '.join(BENCHMARKS)}")
     print(f"{machine.processor()}, {config.workers()} cores; {machine.device()}")
