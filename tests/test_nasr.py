@@ -224,7 +224,7 @@ def test_features_are_those_of_each_partys_own_upload():
     for place in (0, len(asked.row) // 2, len(asked.row) - 1):
         net = federated.module(experiments.network(data(), about), uploads[LATE[-1]][asked.party[place]])
         x = torch.from_numpy(data().X[asked.row[place]][None].astype(np.float32))
-        assert np.allclose(seen.outputs[0][place, -1], net(x).detach().numpy()[0], atol=1e-5)
+        assert np.allclose(seen.outputs[0][place, -1], net(x).softmax(1).detach().numpy()[0], atol=1e-5)
 
 
 def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not():
@@ -245,11 +245,13 @@ def test_ascent_on_parties_that_do_not_train_tells_nothing():
     more = {"known": 30, "asked": 30, "targets": 100, "rounds": 4, "observed": (2, 4), "earlier": (), "epochs": 10}
     about = experiments.Size(**vars(ABOUT) | more | {"rate": 0.0})
     setting = experiments.Setting("global gradient ascent", "global", about.observed, ascent=True)
-    drawn = experiments.draw(data(1.0), about, 0)
-    arrays = experiments._attack(data(1.0), about, 0, setting, 1.0)
-    _, asked = experiments.pairs(drawn, about, setting)
-    table = experiments._measured(asked, setting, *arrays).set_index(["records", "metric"])["value"]
-    assert abs(table["targets", "accuracy"] - 0.5) < 0.12
+    found = []
+    for seed in range(4):
+        arrays = experiments._attack(data(1.0), about, seed, setting, 1.0)
+        _, asked = experiments.pairs(experiments.draw(data(1.0), about, seed), about, setting)
+        table = experiments._measured(asked, setting, *arrays).set_index(["records", "metric"])["value"]
+        found.append(table["targets", "accuracy"])
+    assert abs(np.mean(found) - 0.5) < 4 * 0.5 / (2 * 400) ** 0.5  # 400 records of either side: four standard errors
     early = table["targets", "norm member@2"], table["untouched", "norm member@2"]
     late = table["targets", "norm member@4"], table["untouched", "norm member@4"]
     assert early != late  # it was done

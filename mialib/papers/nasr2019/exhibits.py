@@ -89,7 +89,7 @@ def norms(summary: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str) -> list[dict[str, Any]]:
-    """Our results of one of "10", "12", "13" as `published.compare` takes them; none of them is in the paper.
+    """Our results of one of Tables X, XII, XIII as `published.compare` takes them; none of them is in the paper.
 
     An attack without a variant is on the records that it is measured on here: with ascent the targets, else all asked.
     """
@@ -122,8 +122,8 @@ def _cell(data: Dataset, about: Size, setting: str, metric: str, row: Any) -> di
 
 
 def table_of(setting: str) -> str:
-    """The table that a setting belongs to: "10", "12" or "13"."""
-    return "12" if ", rounds" in setting else "13" if " parties" in setting else "10"
+    """The published table that a setting belongs to."""
+    return f"nasr_table{12 if ', rounds' in setting else 13 if ' parties' in setting else 10}"
 
 
 def gain_cells(data: Dataset, about: Size, table: pd.DataFrame) -> list[dict[str, Any]]:

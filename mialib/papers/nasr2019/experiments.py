@@ -4,10 +4,11 @@ So far the federated ones (Tables X to XIII, Fig 7), on Location, which the pape
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from mialib import metrics, papers, runs, work
 from mialib.attacks import nasr
@@ -252,7 +253,10 @@ def _attack(data: Dataset, about: Size, seed: int, setting: Setting, rate: float
 
 
 def observe(data: Dataset, about: Size, asked: Pairs, uploads: dict[int, np.ndarray]) -> Features:
-    """What the pairs look like in the observed rounds (number -> uploads), in the order of the pairs."""
+    """What the pairs look like in the observed rounds (number -> uploads), in the order of the pairs.
+
+    The last layer's output is the confidence vector, as the paper's f(x).
+    """
     parts, order = [], []
     for party in np.unique(asked.party):
         thetas = [federated.aggregate(rows) if party < 0 else rows[party] for rows in uploads.values()]
@@ -261,7 +265,9 @@ def observe(data: Dataset, about: Size, asked: Pairs, uploads: dict[int, np.ndar
         rows = asked.row[places]
         parts.append(nasr.observe(nets, data.X[rows].astype(np.float32), data.y[rows], LAYERS, LAYERS))
         order.append(places)
-    return nasr.joined(parts)[np.argsort(np.concatenate(order))]
+    seen = nasr.joined(parts)[np.argsort(np.concatenate(order))]
+    vectors = tuple(softmax(logits.astype(float), axis=2).astype(np.float32) for logits in seen.outputs)
+    return replace(seen, outputs=vectors)
 
 
 def _measured(asked: Pairs, setting: Setting, by_epoch, validated, right, norms, accuracies) -> pd.DataFrame:
