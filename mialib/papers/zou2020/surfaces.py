@@ -249,7 +249,11 @@ def drawn(table: pd.DataFrame, attackers: bool) -> pd.DataFrame:
     here = here[ends if attackers else alone]
     label = here["frozen"] + ": " + here["attacker"] if attackers else here["frozen"]
     beside = [gap.get(pair, np.nan) for pair in zip(here["surface"], here["frozen"], strict=True)]
-    panel = here["surface"].str.replace(" (of|through) ", r"\n\1 ", regex=True) + ", " + here["attack"]
+    panel = (
+        here["surface"].map({STUDENT: "student,\nof itself", THROUGH: "teacher, by\nits student"})
+        + "\n"
+        + here["attack"]
+    )
     return here.assign(label=label, panel=panel, gap=beside)
 
 
