@@ -48,7 +48,7 @@ def test_own_model_is_attacked_as_its_page_says():
 
 def test_weights_are_attacked_as_its_page_says():
     text = (config.ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
-    _, code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)  # the third is in test_nasr.py
+    _, code, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)  # the third is in test_nasr.py
     names = {}
     exec(code, names)
     found, again = names["found"], names["again"]
@@ -61,3 +61,18 @@ def test_weights_are_attacked_as_its_page_says():
         logits = [names[name](torch.from_numpy(X).float()).numpy() for name in ("network", "other")]
     own, other = ((each[:, 1] - each[:, 0]) / 2 for each in logits)
     assert again.score == pytest.approx(np.where(y == 1, own - other, other - own), abs=1e-4)
+
+
+def test_a_teacher_is_taken_as_its_page_says():
+    text = (config.ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+    code = text.split("## Students of your own teacher")[1].split("```")[1].removeprefix("python\n")
+    names = {}
+    exec(code, names)
+    found, member = names["found"], names["target"].member
+    assert found.score.shape == member.shape == (200,)
+    # Labels are random: what a student says of a record's class is right where it learnt the record, or by chance.
+    right = names["target"].vectors.argmax(1) == names["target"].y
+    assert right[member].mean() > right[~member].mean() + 0.2
+    assert found.predicted[member].mean() > found.predicted[~member].mean() + 0.2
+    with pytest.raises(ValueError, match="no layer"):
+        names["transfer"].Teacher(names["net"], "avgpol")
