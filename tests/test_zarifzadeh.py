@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 from planted import answers
+from sklearn.metrics import roc_auc_score
 
 from mialib import metrics
-from mialib.attacks import references
+from mialib.attacks import quantile, references
 from mialib.data import datasets
 from mialib.models import fit, small
 from mialib.papers.zarifzadeh2024 import exhibits, experiments
@@ -163,3 +164,21 @@ def test_the_published_figure_and_table_are_whole():
     points = published.points("zarifzadeh_table9")
     assert len(points) == 36 and points.groupby("dataset").size().tolist() == [12, 12, 12]
     assert points["auc"].between(0.5, 0.9).all() and (points["std"] < 0.005).all()
+
+
+def test_quantile_regression_stands_beside_attack_p(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    data = datasets.load("location-30", "demo")
+    row = dataclasses.replace(ROW, records=200, pairs=2, targets=2, epochs=40)
+    each = experiments.train(data, row, 1)
+    found = experiments.quantiles(data, each, 1)
+    assert [len(score) for score in found] == [200, 200]
+    rows, _ = experiments.drawn(row, data.X.shape[0], 1)
+    signal = quantile.margin(each.logits[2, :, 0], each.y)
+    wanted = quantile.score(signal, data.X[rows], each.y, each.member[2], (1, experiments.PAPER, "location-30", 2))
+    np.testing.assert_array_equal(found[1], wanted)
+    table = exhibits.measured([each], {"location-30": found}).set_index(["attack", "metric", "references"])["value"]
+    wanted = np.mean([roc_auc_score(each.member[i], score) for i, score in zip((0, 2), found, strict=True)])
+    assert table[exhibits.QUANTILE, "auc", 0] == pytest.approx(wanted)
+    one = exhibits.single([each], 0, 20, {"location-30": found}).set_index(["attack", "metric"])["value"]
+    assert one[exhibits.QUANTILE, "auc"] == pytest.approx(roc_auc_score(each.member[0], found[0]))

@@ -1,6 +1,6 @@
 """What Fig 12 and Table 9 of Zarifzadeh et al. 2024 show, of our numbers, beside the published ones."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ SHOWN = ("auc", "tpr_at_1", "tpr_at_0.1")
 PRINTED = {"Attack-P": "Attack-P", "Attack-R": "Attack-R", "LiRA online, fixed": "LiRA", "RMIA online": "RMIA"}
 OTHERS = {"LiRA offline, fixed": ("LiRA", "offline"), "RMIA offline": ("RMIA", "offline")}
 NETWORK = "CNN-16"
+QUANTILE = "Quantile regression"
 
 
 def used(attack: str, count: int) -> int:
@@ -45,10 +46,11 @@ def attacked(each: Answers) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
             yield target, count, experiments.attack(each, target, count)
 
 
-def measured(everyone: Iterable[Answers]) -> pd.DataFrame:
+def measured(everyone: Iterable[Answers], quantiles: Mapping[str, Sequence[np.ndarray]] = {}) -> pd.DataFrame:
     """Means over the targets with Student's t interval: dataset, tier, count, references, attack, metric, value, ….
 
-    `count`: of references trained; `references`: those that the score looks at, see `used`.
+    `count`: of references trained; `references`: those that the score looks at, see `used`. `quantiles`: data set ->
+    `experiments.quantiles`.
     """
     parts = []
     for each in everyone:
@@ -56,6 +58,8 @@ def measured(everyone: Iterable[Answers]) -> pd.DataFrame:
         for target, count, scores in attacked(each):
             for attack, score in scores.items():
                 found.setdefault((count, attack), []).append(_numbers(each.member[target], score))
+        for target, score in zip(experiments.targets(each.row), quantiles.get(each.row.dataset, ()), strict=False):
+            found.setdefault((0, QUANTILE), []).append(_numbers(each.member[target], score))
         about = {"dataset": NAMES[each.row.dataset], "tier": each.tier}
         for (count, attack), values in found.items():
             said = about | {"count": count, "references": used(attack, count)}
@@ -68,17 +72,22 @@ def _numbers(member: np.ndarray, score: np.ndarray) -> dict[str, float]:
     return {name: found[name] for name in SHOWN}
 
 
-def single(everyone: Iterable[Answers], seed: int, repeats: int = 300) -> pd.DataFrame:
+def single(
+    everyone: Iterable[Answers], seed: int, repeats: int = 300, quantiles: Mapping[str, Sequence[np.ndarray]] = {}
+) -> pd.DataFrame:
     """The first target alone, with most references: AUC (bootstrap over its records) and TPR (Clopper-Pearson).
 
-    The columns of `measured`; to tpr_at_1 and tpr_at_0.1 comes tpr_at_0.01.
+    The columns of `measured`, which also says what `quantiles` are; to tpr_at_1 and tpr_at_0.1 comes tpr_at_0.01.
     """
     parts = []
     for each in everyone:
         target, most = experiments.targets(each.row)[0], max(experiments.numbers(each.row))
         member, nobody = each.member[target], np.zeros(each.row.records, bool)
         for count in (0, most):
-            for attack, score in experiments.attack(each, target, count).items():
+            scores = experiments.attack(each, target, count)
+            if not count and each.row.dataset in quantiles:
+                scores[QUANTILE] = quantiles[each.row.dataset][0]
+            for attack, score in scores.items():
                 rng = runs.stream(seed, experiments.PAPER, "bootstrap", attack)
                 ends = metrics.bootstrap(member, score, nobody, rng, repeats)["auc"]
                 auc = {"auc": (_numbers(member, score)["auc"], *ends)}

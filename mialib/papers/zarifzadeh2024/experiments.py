@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mialib import config, papers, runs
-from mialib.attacks import references
+from mialib import config, papers, runs, work
+from mialib.attacks import quantile, references
 from mialib.data.datasets import Dataset
 from mialib.models import fit, small
 
@@ -140,3 +140,20 @@ def attack(answers: Answers, target: int, count: int) -> dict[str, np.ndarray]:
             "LiRA online": lambda: references.lira(*given, online=True),
         }
     return {name: of() for name, of in attacks.items()}
+
+
+def quantiles(data: Dataset, answers: Answers, seed: int) -> list[np.ndarray]:
+    """Scores (records,) of quantile regression, which needs no reference, on each target."""
+    row, chosen = answers.row, targets(answers.row)
+    rows, _ = drawn(row, data.X.shape[0], seed)
+    X, signal = data.X[rows], [quantile.margin(answers.logits[target, :, 0], answers.y) for target in chosen]
+    words = [(seed, PAPER, row.dataset, target) for target in chosen]
+    jobs = [(signal[i], X, answers.y, answers.member[target], words[i]) for i, target in enumerate(chosen)]
+    found = work.every(
+        _quantile, jobs, X, answers.y, signal, answers.member[chosen], words, runs.versions("scikit-learn")
+    )
+    return [score for (score,) in found]
+
+
+def _quantile(*given) -> tuple[np.ndarray]:
+    return (quantile.score(*given),)
