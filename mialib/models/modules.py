@@ -1,15 +1,21 @@
-"""Convolutional networks as `nn.Sequential` of named layers, trained with dropout, by random streams of their own."""
+"""Convolutional networks as `nn.Sequential` of named layers, trained with dropout, by random streams of their own.
+
+They multiply in what `machine.precision` says while they train; weights, and what is asked of them, are float32.
+"""
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
+import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mialib import arrays, runs, source, work
+from mialib import arrays, config, machine, runs, source, work
 from mialib.models import small
 
 
@@ -67,13 +73,17 @@ def train(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent, wo
         raise ValueError(f"a network is trained on at least one image, of uint8 (0 to 255), not {len(X)} of {X.dtype}")
     y = arrays.labels(y, len(X), net[-1].out_features)
     weights = {name: tensor.numpy(force=True) for name, tensor in net.state_dict().items()}
-    key = runs.digest(
-        "modules", source.digest(_descend), runs.versions("numpy", "torch"), str(net), weights, X, y, descent, words
-    )
+    code = source.digest(_descend), runs.versions("numpy", "torch"), machine.precision()  # not the same bits in another
+    key = runs.digest("modules", *code, str(net), weights, X, y, descent, words)
     entry = work.cached(key, lambda: _descend(net, X, y, descent, words))
     found = copy.deepcopy(net)
     found.load_state_dict({name: torch.from_numpy(array) for name, array in entry.items()})
     return found.eval()
+
+
+def train_all(jobs: Sequence[tuple]) -> list[nn.Sequential]:
+    """`train` for each of the jobs, its arguments, on all cores: one process each."""
+    return list(machine.parallel(starmap(joblib.delayed(train), jobs), min(len(jobs), config.workers())))
 
 
 def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent, words: tuple) -> dict[str, np.ndarray]:
@@ -83,7 +93,7 @@ def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent,
     descending = torch.optim.SGD(net.parameters(), descent.rate, descent.momentum, fused=True)
     labels = torch.tensor(y)
     steps = descent.epochs * -(-len(y) // descent.batch)
-    done = 0
+    done, bfloat16 = 0, machine.precision() == "bfloat16"
     with small.one_thread():
         for _ in range(descent.epochs):
             order = rng.permutation(len(y))
@@ -91,7 +101,9 @@ def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent,
                 descending.param_groups[0]["lr"] = descent.rate * (1 - done / steps)
                 descending.zero_grad()
                 images = torch.from_numpy(scaled(X[rows])).contiguous(memory_format=torch.channels_last)
-                F.cross_entropy(_dropping(net, images, noise), labels[rows]).backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    logits = _dropping(net, images, noise)
+                F.cross_entropy(logits.float(), labels[rows]).backward()
                 descending.step()
                 done += 1
     state = {name: tensor.numpy(force=True) for name, tensor in net.state_dict().items()}

@@ -10,6 +10,7 @@ from mialib.attacks import alignment
 from mialib.data.datasets import Dataset
 from mialib.papers.cretu2024 import experiments
 from mialib.papers.cretu2024.experiments import (
+    GAP,
     GRADIENTS,
     INDEPENDENT,
     METRICS,
@@ -27,6 +28,7 @@ TABLE = "cretu_realignment"
 NEAR = 0.02  # of the printed target accuracies, and of the AUC with half as much known
 CHOSEN = "learning rate and epochs of the networks were chosen by it"
 BOTTOM_UP, TOP_DOWN = REALIGNED
+PANELS = {OUTPUTS: "outputs", GRADIENTS: "gradients\nas released", OF_THE_LOSS: "gradients\nof the loss"}
 GAINS = (  # attackers and kinds of features, held against others on the same asked records
     ((INDEPENDENT, GRADIENTS), (INDEPENDENT, OUTPUTS)),
     ((TOP_DOWN, GRADIENTS), (INDEPENDENT, GRADIENTS)),
@@ -57,8 +59,7 @@ def distances(networks: Networks) -> pd.DataFrame:
 
     Means over shadows; the first target.
     """
-    target = networks.targets[0]
-    rows = {name: nets for name, nets in networks.shadows.items()}
+    target, rows = networks.targets[0], dict(networks.shadows)
     for name, way in REALIGNED.items():
         rows[name] = [alignment.align(net, target, way) for net in networks.shadows[INDEPENDENT]]
     layers = [name for name, layer in target.named_children() if hasattr(layer, "weight")]
@@ -126,6 +127,9 @@ def compare(
         whole, half = halves.loc[(row.attacker, row.features), ["value", "half"]]
         about = base | {"value": row.value, "low": row.low, "high": row.high, "metric": f"attack_{row.metric}"}
         kind, reasons = row.features, [point]
+        if row.attacker == GAP:  # has no printed number
+            ours.append(about | {"setting": GAP})
+            continue
         if kind == OF_THE_LOSS:  # stands beside the printed number of the released code's gradients
             kind, about["variant"] = GRADIENTS, OF_THE_LOSS
             reasons.append("another quantity: gradients of the loss")
@@ -169,12 +173,17 @@ def _place(kinds: pd.Series) -> pd.Series:
     return kinds.map(experiments.KINDS.index)
 
 
-def panels(table: pd.DataFrame, tier: str) -> pd.DataFrame:
-    """Rows for `plots.dots`: AUC of each attacker (rows), a panel a kind of features."""
-    here = table[table["metric"] == "auc"].sort_values("features", key=_place, kind="stable")
+def panels(table: pd.DataFrame, accuracies: pd.DataFrame, tier: str) -> pd.DataFrame:
+    """Rows for `plots.dots`: AUC of each attacker (rows), a panel a kind of features, the gap attack's in each.
+
+    A star where the targets are off the printed accuracies. Nothing is printed for the gradients of the loss.
+    """
+    whole = table[table["metric"] == "auc"].sort_values("features", key=_place, kind="stable")
+    here = whole[whole["attacker"] != GAP].reset_index(drop=True)
     printed = published.load(TABLE).set_index(["setting", "metric"])[["published", "std"]]
-    kinds = here["features"].replace(OF_THE_LOSS, GRADIENTS)
-    keys = [(f"{kind}, {attacker}", "attack_auc") for kind, attacker in zip(kinds, here["attacker"], strict=True)]
+    keys = [(f"{kind}, {who}", "attack_auc") for kind, who in zip(here["features"], here["attacker"], strict=True)]
     theirs = printed.reindex(pd.MultiIndex.from_tuples(keys)).reset_index(drop=True)
-    drawn = here.reset_index(drop=True).join(theirs)
-    return drawn.assign(label=drawn["attacker"], panel=drawn["features"], tier=tier)
+    [gap], star = whole.loc[whole["attacker"] == GAP, "value"], "*" if operating(accuracies) else ""
+    return here.join(theirs).assign(
+        label=here["attacker"], panel=here["features"].map(PANELS) + star, gap=gap, tier=tier
+    )

@@ -25,6 +25,8 @@ DROPPED = 0.2
 LAST = "fc2"  # the layer whose gradient is taken
 OWN, SAME, INDEPENDENT = "target's own records", "same initialisation", "independent shadows"
 REALIGNED = {f"re-aligned {way}": way for way in alignment.WAYS}
+BESIDE = (INDEPENDENT, "re-aligned top-down")  # of these the gradients of the loss are attacked too
+GAP = "gap attack"  # "a member, if classified correctly": asks no shadow
 OUTPUTS, GRADIENTS, OF_THE_LOSS = KINDS = ("outputs", "gradients", "gradients of the loss")
 
 
@@ -98,18 +100,18 @@ def train(data: Dataset, about: Size, seed: int) -> Networks:
     [target], sides = targets_and_shadows(len(data.y), about.size, 1, about.shadows, seed, f"{PAPER} {data.name}")
     descent = modules.Descent(about.epochs, about.fastest)
 
-    def trained(split: Split, first: tuple, *order: str | int) -> nn.Sequential:
+    def job(split: Split, first: tuple, *order: str | int) -> tuple:
         net = modules.cnn(
             data.X.shape[1:], data.classes, about.filters, about.hidden, DROPPED, (seed, PAPER, "first", *first)
         )
-        return modules.train(net, data.X[split.members], data.y[split.members], descent, (seed, PAPER, *order))
+        return net, data.X[split.members], data.y[split.members], descent, (seed, PAPER, *order)
 
-    targets = [trained(target, (), "target", i) for i in range(about.targets)]
-    shadows = {
-        INDEPENDENT: [trained(split, (i,), "shadow", i) for i, split in enumerate(sides)],
-        SAME: [trained(split, (), "shadow", i) for i, split in enumerate(sides)],
-    }
-    return Networks(targets, shadows, target, sides)
+    jobs = [job(target, (), "target", i) for i in range(about.targets)]
+    jobs += [job(split, (i,), "shadow", i) for i, split in enumerate(sides)]
+    jobs += [job(split, (), "shadow", i) for i, split in enumerate(sides)]
+    nets = modules.train_all(jobs)
+    own, others = nets[: about.targets], nets[about.targets :]
+    return Networks(own, {INDEPENDENT: others[: about.shadows], SAME: others[about.shadows :]}, target, sides)
 
 
 def accuracies(net: nn.Sequential, data: Dataset, split: Split) -> dict[str, float]:
@@ -140,6 +142,12 @@ def observe(net: nn.Sequential, data: Dataset, rows: np.ndarray, member: np.ndar
         },
         member,
     )
+
+
+def right(seen: Seen) -> np.ndarray:
+    """Whether the network classifies each record correctly, bool (n,)."""
+    features = seen.features[OUTPUTS]
+    return features.outputs[0][:, 0].argmax(1) == features.y
 
 
 def doubly(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -174,14 +182,16 @@ def drawn(split: Split, counts: Sequence[int], *words: str | int) -> list[tuple[
 def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tuple[str, str], np.ndarray]:
     """(attacker, kind, "" or "half") -> scores (targets, 2·asked) of members and non-members in turn.
 
-    "half": of an attacker who knows half as many shadows, or, of the target itself, half as many records.
+    "half": of an attacker who knows half as many shadows, or, of the target itself, half as many records. Gradients of
+    the loss are attacked with independent shadows and with those that are re-aligned top-down.
     """
     counts = (about.asked, about.validated, about.known_own)
     asked, held, own = drawn(networks.target, counts, seed, PAPER, "of the target")
     questions = [observe(net, data, *asked) for net in networks.targets]
-    found = {}
+    found = {(GAP, OUTPUTS, ""): np.stack([right(each) for each in questions]).astype(float)}
     for attacker in (OWN, SAME, INDEPENDENT, *REALIGNED):
-        kinds = KINDS[1:] if attacker in REALIGNED else KINDS  # the outputs of a re-aligned network are its own
+        kinds = [GRADIENTS] if attacker in REALIGNED else [OUTPUTS, GRADIENTS]  # a re-aligned network answers as before
+        kinds += [OF_THE_LOSS] if attacker in BESIDE else []
         whole = attacker in (SAME, INDEPENDENT)  # what the attacker knows does not depend on the target
         parts = []
         for i, target in enumerate(networks.targets[:1] if whole else networks.targets):
