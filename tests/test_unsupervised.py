@@ -142,9 +142,12 @@ def test_no_record_is_in_two_parts():
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(tmp_path_factory):
     """Both tables of a data set half of whose labels can only be memorised, and of one that has nothing to memorise."""
-    return {noise: unsupervised.tables(planted.dataset(noise), ABOUT, 0) for noise in (0.6, 0.0)}
+    with pytest.MonkeyPatch.context() as patch:  # the fixtures of a test come too late for a module's
+        patch.setenv("MIALIB_WORKERS", "1")
+        patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return {noise: unsupervised.tables(planted.dataset(noise), ABOUT, 0) for noise in (0.6, 0.0)}
 
 
 def means(table):
