@@ -20,8 +20,8 @@ from mialib.results import plots, published
 
 QUICK = Training(kernels=2, epochs=25, batch=32, rate=3e-3)
 ABOUT = unsupervised.Size(
-    members=120, tuned=80, known=60, asked=60, moved=40, hidden=(32, 16), passes=60,
-    observed=(0, 5, 60), seeds=2, kernels=2, epochs=10, rate=3e-3, rebuilding=10,
+    members=120, tuned=80, known=60, asked=60, moved=40, hidden=(32, 16), passes=700,
+    observed=(0, 5, 700), seeds=2, kernels=2, epochs=10, rate=3e-3, rebuilding=10,
 )  # fmt: skip
 
 
@@ -195,12 +195,12 @@ def test_one_of_two_observed_models_is_what_it_would_be_alone():
 def test_norms_end_where_the_target_does(run):
     data = planted.dataset(0.6)
     table, seen = unsupervised.norms(data, ABOUT, 0), run[0.6][2]
-    assert table.index.tolist() == [0, 5, 60] and table.loc[60, "member"] < table.loc[60, "non-member"]
+    assert table.index.tolist() == [0, 5, 700] and table.loc[700, "member"] < table.loc[700, "non-member"]
     drawn, [theta] = unsupervised.draw(len(data.y), ABOUT, 0), unsupervised.trained(data, ABOUT, [0])[0]
     rows = np.concatenate([drawn.members[60:], drawn.others[60:]])
     assert np.array_equal(unsupervised.seen_by(data, ABOUT, [theta], rows).loss, seen.asked.loss)
     whole = nasr.norms(unsupervised.seen_by(data, ABOUT, [theta], drawn.members)).mean()
-    assert table.loc[60, "member"] == pytest.approx(whole, rel=1e-5)
+    assert table.loc[700, "member"] == pytest.approx(whole, rel=1e-5)
 
 
 def test_images_are_attacked_as_in_notebook_20_and_by_draws_of_the_encoder(monkeypatch):
