@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 from test_leino import gaussian_shadows
 
-from mialib import runs
+from mialib import metrics, runs
 from mialib.attacks import leino, slices
 from mialib.data.datasets import Dataset
 from mialib.models import transfer
@@ -80,7 +80,8 @@ def test_a_layer_with_weights_must_be_left_on_either_side(count):
 @pytest.mark.parametrize("count", LAYERS)
 def test_proxies_share_what_is_below_and_learn_the_rest(count):
     X, y = images(0.0).X[:80], images(0.0).y[:80]
-    found = slices.proxies(TARGET, count, X, y, Recipe(15), [(0, "a"), (0, "b")])
+    recipe = Recipe(15 if count == 1 else 100, batch=20)
+    found = slices.proxies(TARGET, count, X, y, recipe, [(0, "a"), (0, "b")])
     names = [name for name, layer in TARGET.net.named_children() if any(True for _ in layer.parameters())]
     for proxy in found:
         for i, name in enumerate(names):
@@ -88,7 +89,7 @@ def test_proxies_share_what_is_below_and_learn_the_rest(count):
             assert torch.equal(own, other) == (i < count), name
         assert (transfer.logits(proxy, X).argmax(1) == y).mean() > 0.9
     assert not torch.equal(found[0].net.fc2.weight, found[1].net.fc2.weight)
-    again = slices.proxies(TARGET, count, X, y, Recipe(15), [(0, "b")])[0]
+    again = slices.proxies(TARGET, count, X, y, recipe, [(0, "b")])[0]
     assert torch.equal(found[1].net.fc2.weight, again.net.fc2.weight)
 
 
@@ -97,12 +98,12 @@ def test_proxies_share_what_is_below_and_learn_the_rest(count):
 
 @pytest.mark.parametrize("count", LAYERS)
 def test_integrated_gradients_and_the_bias_at_zero_are_the_difference_of_logits(count):
-    """Oracle: a loop of autograd over 2,000 points, in float64; and completeness, which it must meet."""
+    """Oracle: a loop of autograd over 500 points, in float64; and completeness, which it must meet."""
     z, y, above, other = cut_in_double(count, 3)
-    steps = 2000
+    steps = 500
     local = slices.local(above, [other], z, y, lambda *of: slices.integrated(*of, steps))
     exact = slices.difference(above, [other], z, y)
-    assert leino.local_bayes_wb(local).score == pytest.approx(exact, abs=2e-4 * max(1, np.abs(exact).max()))
+    assert leino.local_bayes_wb(local).score == pytest.approx(exact, abs=1e-3 * max(1, np.abs(exact).max()))
     for net, (weights, biases) in ((above, local.target), (other, local.proxies)):
         line = torch.tensor(z[0]) * ((torch.arange(steps)[:, None] + 0.5) / steps)
         line.requires_grad_()
@@ -226,21 +227,22 @@ def test_planted_leak_is_found_at_every_layer(attacked):
 
 
 def test_records_that_no_network_was_trained_on_are_not_told_apart(monkeypatch):
-    """Half of the others are put down as members, in the targets' worlds and in the attacker's."""
+    """Half of the others are put down as members, in the target's world and in the attacker's; eight attackers."""
     train = deep.worlds
 
     def untrained(*of):
         found = []
-        for world in train(*of):
-            halves = np.split(np.random.default_rng(0).permutation(world.others), 2)
+        for number, world in enumerate(train(*of)):
+            halves = np.split(runs.stream(of[-1], number).permutation(world.others), 2)
             found.append(dataclasses.replace(world, members=halves[0], others=halves[1], asked=world.others))
         return found
 
     monkeypatch.setattr(deep, "worlds", untrained)
-    found = summary(deep.attack(DATA, dataclasses.replace(ROW, targets=6), 0))
-    for attack in (*WHITE, "nn", "gap"):
-        row = found.loc[(attack, "auc")]
-        assert row.low < 0.5 < row.high and row.high - row.low < 0.4, attack
+    row = dataclasses.replace(ROW, targets=1, epochs=8, proxies=(1, 1, 1))
+    each = [summary(deep.attack(DATA, row, seed))["value"] for seed in range(8)]
+    for attack in (deep.PRIMARY, f"bayes-wb, {deep.ALL}", "bayes-wb, FC 500", "nn", "gap"):
+        _, low, high = metrics.mean_interval([found[attack, "auc"] for found in each])
+        assert low < 0.5 < high and high - low < 0.25, attack
 
 
 def test_scores_are_those_of_the_networks(attacked):

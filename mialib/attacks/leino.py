@@ -1,4 +1,5 @@
-"""Leino & Fredrikson 2020, "Stolen Memories": attacks that read the weights of a linear target, logistic or softmax.
+"""Leino & Fredrikson 2020, "Stolen Memories": attacks that read the weights of a linear target, logistic or softmax,
+or of the layers above a slice of a deep one, made linear at each record (`Local`, see `slices`).
 
 What is peculiar to the training records stands in the target's weights and not in those of a *proxy*, trained the same
 way on other records of the population. bayes-wb subtracts the two, general-wb learns what to make of them.

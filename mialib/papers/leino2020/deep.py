@@ -36,9 +36,10 @@ ALL = "all layers"
 WAYS = ("bayes-wb", "gradient", "general-wb")  # in the order of `_scores`
 PRIMARY = f"general-wb, {ALL}"
 DRAWN = (*(f"{way}, {layer}" for way in ("bayes-wb", "general-wb") for layer in (*LAYERS.values(), ALL)), "nn")
+ASKED = (f"bayes-wb, {ALL}", PRIMARY, "nn")  # of which the precision that is asked for is drawn
 SMALLEST = 24  # pixels: smaller images are enlarged, as the network leaves nothing of them
 STEPS = 50  # of integrated gradients, where they are drawn
-TAUGHT, CHUNK = 2000, 500  # records of a world that general-wb learns from; records that are made linear at once
+TAUGHT, CHUNK = 2000, 100  # records of a world that general-wb learns from; records that are made linear at once
 # What a record keeps of an attack at threshold 0, by the names of the published tables.
 TOLD = {"auc": "attack_auc", "accuracy": "attack_total_acc", "precision": "attack_precision", "recall": "attack_recall"}
 GAP = 0.005  # how far the MNIST target's generalisation gap may be from the printed one
@@ -321,19 +322,19 @@ def calls(several: Iterable[Deep]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Shown:
-    """A record as the attack at a layer sees it: what each place of the layer adds to the log-odds of membership."""
+    """A record as the attack at the first convolution sees it: what each place adds to the log-odds of membership."""
 
     image: np.ndarray  # (channels, side, side) uint8
     evidence: np.ndarray  # (height, width), summed over the layer's filters
     score: float  # log-odds of bayes-wb: the sum of `evidence` and a bias
 
 
-def giveaway(deep: Deep, data: Dataset, count: int = 1) -> tuple[Shown, Shown]:
+def giveaway(deep: Deep, data: Dataset) -> tuple[Shown, Shown]:
     """The member that the first target gives away most, and the most like it among those who are none.
 
     By rule: of its asked members that with the largest score of PRIMARY; of all non-members of its class that with the
-    smallest Euclidean distance of pixels. Evidence is (w - v) z at the layer LAYERS[count], by integrated gradients, so
-    that it and the difference of the biases sum to bayes-wb's score.
+    smallest Euclidean distance of pixels. Evidence is (w - v) z at the first convolution, by integrated gradients, so
+    that it and the difference of the biases sum to bayes-wb's score there.
     """
     world = deep.targets[0]
     score, member = deep.scored.answers[0][PRIMARY][0]
@@ -341,13 +342,12 @@ def giveaway(deep: Deep, data: Dataset, count: int = 1) -> tuple[Shown, Shown]:
     alike = world.others[data.y[world.others] == data.y[at]]
     far = ((data.X[alike].astype(float) - data.X[at]) ** 2).reshape(len(alike), -1).sum(1)
     both = np.array([at, alike[np.argmin(far)]])
-    below, above, others = opened(world, deep.row, data.X.shape[1:], data.classes, count)
+    below, above, others = opened(world, deep.row, data.X.shape[1:], data.classes, 1)
     way = functools.partial(slices.integrated, steps=STEPS)
     local = slices.local(above, others, transfer.logits(below, data.X[both]), data.y[both], way)
     evidence = (local.target[0] - local.proxies[0]) * local.z
-    filters = FILTERS[count - 1]
-    side = math.isqrt(evidence.shape[1] // filters)
-    maps = evidence.reshape(len(both), filters, side, side).sum(1)
+    side = math.isqrt(evidence.shape[1] // FILTERS[0])
+    maps = evidence.reshape(len(both), FILTERS[0], side, side).sum(1)
     found = leino.local_bayes_wb(local).score
     return tuple(Shown(data.X[i], maps[k], float(found[k])) for k, i in enumerate(both))
 
