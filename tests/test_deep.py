@@ -80,7 +80,7 @@ def test_a_layer_with_weights_must_be_left_on_either_side(count):
 @pytest.mark.parametrize("count", LAYERS)
 def test_proxies_share_what_is_below_and_learn_the_rest(count):
     X, y = images(0.0).X[:80], images(0.0).y[:80]
-    recipe = Recipe(15 if count == 1 else 100, batch=20)
+    recipe = Recipe(15 if count == 1 else 300, batch=20)
     found = slices.proxies(TARGET, count, X, y, recipe, [(0, "a"), (0, "b")])
     names = [name for name, layer in TARGET.net.named_children() if any(True for _ in layer.parameters())]
     for proxy in found:
@@ -227,7 +227,7 @@ def test_planted_leak_is_found_at_every_layer(attacked):
 
 
 def test_records_that_no_network_was_trained_on_are_not_told_apart(monkeypatch):
-    """Half of the others are put down as members, in the target's world and in the attacker's; eight attackers."""
+    """Half of the others are put down as members, in the target's world and in the attacker's; six attackers."""
     train = deep.worlds
 
     def untrained(*of):
@@ -238,11 +238,11 @@ def test_records_that_no_network_was_trained_on_are_not_told_apart(monkeypatch):
         return found
 
     monkeypatch.setattr(deep, "worlds", untrained)
-    row = dataclasses.replace(ROW, targets=1, epochs=8, proxies=(1, 1, 1))
-    each = [summary(deep.attack(DATA, row, seed))["value"] for seed in range(8)]
+    row = dataclasses.replace(ROW, targets=1, epochs=4, proxies=(1, 1, 1))
+    each = [summary(deep.attack(DATA, row, seed))["value"] for seed in range(6)]
     for attack in (deep.PRIMARY, f"bayes-wb, {deep.ALL}", "bayes-wb, FC 500", "nn", "gap"):
         _, low, high = metrics.mean_interval([found[attack, "auc"] for found in each])
-        assert low < 0.5 < high and high - low < 0.25, attack
+        assert low < 0.5 < high and high - low < 0.3, attack
 
 
 def test_scores_are_those_of_the_networks(attacked):
