@@ -1,4 +1,5 @@
-"""Leino & Fredrikson 2020, "Stolen Memories": attacks that read the weights of a linear target, logistic or softmax.
+"""Leino & Fredrikson 2020, "Stolen Memories": attacks that read the weights of a linear target, logistic or softmax,
+or of the layers above a slice of a deep one, made linear at each record (`Local`, see `slices`).
 
 What is peculiar to the training records stands in the target's weights and not in those of a *proxy*, trained the same
 way on other records of the population. bayes-wb subtracts the two, general-wb learns what to make of them.
@@ -249,6 +250,77 @@ def _scaled(turned: tuple[np.ndarray, np.ndarray], spread: tuple[float, ...]) ->
     return tuple(
         torch.from_numpy(part / each).float() for part, each in zip(turned, (spread[:2], spread[2:]), strict=True)
     )
+
+
+# --- a slice of a deep target ---------------------------------------------------------------------------------------
+
+AT_ONCE = 32  # records of one step of `local_displacement`: each has weights of its own
+
+
+@dataclass(frozen=True)
+class Local:
+    """Linear models of the true class's logit at n records, for the layers above a slice of a deep network (slide 13).
+
+    Target and proxies share all layers below, so that z means the same to them (slide 13). Where a logit is linear in z
+    its weights are those of `linear`; elsewhere `slices` makes them.
+    """
+
+    z: np.ndarray  # (n, d): what the layers below say
+    target: Linear  # weights (n, d), biases (n,): of each record's own class
+    proxies: Linear  # the same, means over the proxies
+
+    def __post_init__(self) -> None:
+        for weights, biases in (self.target, self.proxies):
+            if weights.shape != self.z.shape or biases.shape != self.z.shape[:1]:
+                raise ValueError(f"z is {self.z.shape}, weights and biases are {weights.shape} and {biases.shape}")
+
+
+def local_bayes_wb(local: Local, threshold: float = 0.0) -> Result:
+    """`bayes_wb` where every record has weights of its own: member if (w - v)·z + b - a > threshold."""
+    (weights, biases), (others, offsets) = local.target, local.proxies
+    score = ((weights - others) * local.z).sum(1) + biases - offsets - threshold
+    return Result(score, score > 0)
+
+
+def local_displacement(locals_: Sequence[Local], members: Sequence[np.ndarray], words: tuple) -> Displacement:
+    """`displacement` where every record has weights of its own: of shadows, and which of each's records are members.
+
+    A step sees AT_ONCE records instead of all. ValueError where the shadows have members or non-members only.
+    """
+    member = np.concatenate([arrays.flags(some, len(local.z)) for some, local in zip(members, locals_, strict=True)])
+    if member.all() or not member.any():
+        raise ValueError("general-wb learns from shadows with members and non-members; these have one of the two only")
+    turned = [_turned(local.target, local.proxies) for local in locals_]
+    spread = tuple(
+        float(np.concatenate([pair[part][..., way].ravel() for pair in turned]).std()) or 1.0
+        for part in (0, 1)
+        for way in (0, 1)
+    )
+    weights, biases = (torch.cat(parts) for parts in zip(*(_scaled(pair, spread) for pair in turned), strict=True))
+    z = torch.from_numpy(np.concatenate([local.z for local in locals_])).float()
+    share, labels = member.mean(), torch.from_numpy(member * 1.0)
+    weight, rng = torch.from_numpy(0.5 / np.where(member, share, 1 - share)), runs.stream(*words)
+    theta = np.stack([small.initial(NETWORK, rng) for _ in range(2)])
+    with small.one_thread():
+        theta = torch.from_numpy(theta).requires_grad_()
+        adam = torch.optim.Adam([theta], RATE, weight_decay=DECAY)
+        for _ in range(STEPS):
+            at = torch.from_numpy(rng.choice(len(z), min(AT_ONCE, len(z)), replace=False))
+            own, bias = _attack(theta, (weights[at], biases[at]))
+            score = ((own * z[at]).sum(1) + bias).double()
+            adam.zero_grad()
+            F.binary_cross_entropy_with_logits(score, labels[at], weight[at]).backward()
+            adam.step()
+    return Displacement(spread, theta.detach().numpy())
+
+
+def local_general_wb(learnt: Displacement, local: Local, threshold: float = 0.0) -> Result:
+    """`general_wb` where every record has weights of its own."""
+    with small.one_thread(), torch.inference_mode():
+        both = _scaled(_turned(local.target, local.proxies), learnt.spread)
+        weights, biases = (part.double().numpy() for part in _attack(torch.from_numpy(learnt.theta), both))
+    score = (weights * local.z).sum(1) + biases - threshold
+    return Result(score, score > 0)
 
 
 # --- what all of them need ------------------------------------------------------------------------------------------
