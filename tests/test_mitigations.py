@@ -115,15 +115,15 @@ def test_randomised_response_reaches_the_bound_and_the_slide_s_is_above():
 def one_by_one(model, theta, X, y, clip):
     """Every record's gradient by autograd, clipped, in a sum; and their norms."""
 
-    def loss(parameters, x, label):
+    def loss(parameters, x, true):
         out, last = x, len(model.sizes) - 2
         for number, (weight, bias) in enumerate(small.layers(model, parameters)):
             out = out @ weight + bias
             if number < last:
                 out = torch.tanh(out) if model.activation == "tanh" else torch.relu(out)
-        return torch.logsumexp(out, 0) - (out * torch.nn.functional.one_hot(label, model.classes)).sum()
+        return torch.logsumexp(out, 0) - (out * true).sum()
 
-    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(theta, X, y)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(theta, X, torch.eye(model.classes)[y])
     norms = each.norm(dim=1)
     return (each * (clip / norms).clamp_max(1)[:, None]).sum(0), norms
 
@@ -268,9 +268,9 @@ def test_memguard_misleads_its_classifier_and_keeps_labels_and_budget():
 
 def test_each_owner_has_a_classifier_of_her_own():
     logits, member, theta = guarded()
-    both = memguard.guard([logits, logits[:100]], [member, ~member[:100]], (0, "guard"))
+    both = memguard.guard([logits, logits[:200]], [member, ~member[:200]], (0, "guard"))
     np.testing.assert_array_equal(both[0], theta)
-    assert right(both[1], small.softmax(logits[:100]), ~member[:100]) > 0.9
+    assert right(both[1], small.softmax(logits[:200]), ~member[:200]) > 0.8
 
 
 # --- the game -------------------------------------------------------------------------------------------------------
