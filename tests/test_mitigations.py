@@ -211,7 +211,7 @@ def test_its_weight_is_what_trains_against_the_attack():
     free, accuracy = adversarial_model(0.0, here)
     np.testing.assert_array_equal(free, adversarial_model(0.0, there)[0])  # without weight nobody asks the reference
     assert np.abs(adversarial_model(2.0, here, 5)[0] - adversarial_model(2.0, there, 5)[0]).max() > 1e-4
-    assert accuracy == 1 > adversarial_model(20.0, here)[1]
+    assert accuracy > 0.8 and adversarial_model(20.0, here)[1] < accuracy - 0.1
 
 
 def test_gain_is_the_paper_s():
@@ -312,7 +312,7 @@ def test_members_are_drawn_by_coins_and_the_owner_s_records_train_nothing():
     np.testing.assert_array_equal(of.member[3::2, :1000], ~of.member[4::2, :1000])
     assert len(np.unique(of.rows)) == 1400
     shares = of.member[:, :1000].mean(1)
-    assert len(set(shares[:3])) == 3 and (np.abs(shares - 0.5) < 4 * 0.5 / np.sqrt(1000)).all()
+    assert len(set(shares)) > 3 and (np.abs(shares - 0.5) < 4 * 0.5 / np.sqrt(1000)).all()
     assert [*of.targets, *of.judges, *of.references] == list(range(15))
     for wrong in ({"owner": 10**6}, {"known": 0}, {"known": 1000}, {"pairs": 2}):
         with pytest.raises(ValueError, match="known"):
