@@ -376,7 +376,7 @@ def panels(measured: pd.DataFrame) -> pd.DataFrame:
     """Rows for `plots.dots`: AUC and, at threshold 0, accuracy and precision (panels), a row a data set and attack."""
     kept = measured["metric"].isin(("auc", "accuracy", "precision")) & measured["attack"].isin((*DRAWN, "gap"))
     table = measured[kept & ~((measured["metric"] == "auc") & (measured["attack"] == "gap"))]
-    return table.assign(label=table["dataset"] + ", " + table["attack"], panel=table["metric"])
+    return table.assign(label=table["dataset"] + ", " + table["attack"], panel=table["metric"].replace("auc", "AUC"))
 
 
 def compare(measured: pd.DataFrame, asked: pd.DataFrame, profile: str) -> list[dict]:
