@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import softmax
+from sklearn.cluster import SpectralClustering
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from mialib import arrays, runs
-from mialib.attacks import Result
+from mialib.attacks import Result, signals
 from mialib.models import small
 
 CHUNK = 500  # records in one pass
@@ -315,3 +318,110 @@ def _scores(network: Network, tensors: tuple) -> np.ndarray:
     with torch.no_grad():
         places = np.split(np.arange(len(tensors[1])), range(CHUNK, len(tensors[1]), CHUNK))
         return np.concatenate([network(*_rows(tensors, rows)).numpy() for rows in places])
+
+
+# --- without known members ------------------------------------------------------------------------------------------
+
+QUANTITIES = ("loss", "correctness", "confidence", "uncertainty", "gradient norm")
+CLUSTERED = 1000  # values that the spectral clustering sees; the others go with the nearest of them
+
+
+def quantities(features: Features) -> np.ndarray:
+    """What the decoder rebuilds of each record, float64 (n, T, 5), in the order of QUANTITIES (II-D, "unsupervised").
+
+    Loss, whether the model is right, its confidence in the true class, its normalised entropy, and the norm of the
+    gradient. The first of the features' outputs must be the last layer's, logits; so must the first gradient's layer.
+    """
+    vectors = softmax(features.outputs[0].astype(float), axis=2)
+    several = (signals.correct, signals.true_class)
+    told = [np.stack([ask(each, features.y) for each in vectors.swapaxes(0, 1)], 1) for ask in several]
+    return np.stack([features.loss, *told, signals.uncertainty(vectors), norms(features, 0)], 2).astype(float)
+
+
+class Autoencoder(nn.Module):
+    """`Network` as encoder, the number before its sigmoid as the record's score, and Table XIV's decoder: 64 units.
+
+    The decoder ends in as many outputs as there are quantities (Table XIV has 4 where the text names five). The score
+    is any number, as the scores drawn in Fig 5 go into the hundreds.
+    """
+
+    def __init__(self, like: Features, classes: int, wanted: int, kernels: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.network = Network(like, classes, kernels, rng)
+        self.hidden, self.rebuilt = _chain(1, 64), nn.Linear(64, wanted)
+        self._scores: list[torch.Tensor] = []
+        self.network.score.register_forward_hook(lambda _, __, score: self._scores.append(score))
+        with torch.no_grad():
+            for layer in (*self.hidden, self.rebuilt):
+                layer.weight.copy_(torch.from_numpy(rng.normal(0, SPREAD, layer.weight.shape)))
+                layer.bias.zero_()
+
+    def encode(self, *tensors, noise: torch.Generator | None = None) -> torch.Tensor:
+        """Scores (n, 1); arguments as `Network.forward` takes them."""
+        self.network(*tensors, noise)
+        return self._scores.pop()
+
+    def forward(self, *tensors, noise: torch.Generator | None = None) -> torch.Tensor:
+        """The quantities (n, wanted) as they are rebuilt from the scores."""
+        return self.rebuilt(_through(self.hidden, self.encode(*tensors, noise=noise), noise))
+
+
+def embed(seen: Features, wanted: np.ndarray, words: tuple, training: Training) -> np.ndarray:
+    """A score of each record, float64 (n,), from which the quantities `wanted` (n, d) can be rebuilt best.
+
+    No label says who is a member: encoder and decoder learn from the very records that they score. Each quantity is
+    taken less its mean and by its standard deviation, so that all weigh alike (our choice), mean square error, Adam;
+    the last epoch counts (`training.validation` is not used). On one thread. ValueError for lengths that differ.
+    """
+    if len(wanted) != len(seen.y):
+        raise ValueError(f"{len(wanted)} rows of quantities for {len(seen.y)} records")
+    rng, classes = runs.stream(*words, "unsupervised"), 1 + int(seen.y.max())
+    tensors, goal = _tensors(seen, classes, _scales(seen)), torch.from_numpy(standardised(wanted)).float()
+    with small.one_thread():
+        network = Autoencoder(seen, classes, wanted.shape[1], training.kernels, rng)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        adam = torch.optim.Adam(network.parameters(), lr=training.rate, fused=True)
+        for _ in range(training.epochs):
+            order = rng.permutation(len(wanted))
+            for rows in np.split(order, range(training.batch, len(order), training.batch)):
+                rebuilt = network(*_rows(tensors, rows), noise=noise)
+                loss = (rebuilt - goal[torch.from_numpy(rows)]).square().mean()
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+        with torch.no_grad():
+            places = np.split(np.arange(len(wanted)), range(CHUNK, len(wanted), CHUNK))
+            return np.concatenate([network.encode(*_rows(tensors, rows)).numpy()[:, 0] for rows in places]).astype(
+                float
+            )
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Columns (n, d) less their mean and by their standard deviation, 0 where they do not vary."""
+    spread = values.std(0)
+    return (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+
+
+def clustered(values: np.ndarray, norm: np.ndarray, words: tuple) -> Result:
+    """Cluster records in two by their values (n,) or (n, d): the one with the smaller mean gradient norm, members.
+
+    Spectral clustering as scikit-learn has it by default (kernel exp(-d²), k-means) on standardised values of at most
+    CLUSTERED records, drawn by `words`; any other record goes with the nearest of them. `norm` (n,), never a label,
+    says which cluster is which (II-D). The score is the value, turned so that members' are larger; of several columns,
+    the answer. ValueError where no two values differ.
+    """
+    values = np.asarray(values, dtype=float)
+    table = standardised(values.reshape(len(values), -1))
+    if not table.any():
+        raise ValueError("values that are all the same cannot be clustered in two")
+    rng = runs.stream(*words, "clusters")
+    some = rng.permutation(len(table))[:CLUSTERED]
+    kind = SpectralClustering(2, random_state=int(rng.integers(2**31))).fit_predict(table[some])
+    kind = KNeighborsClassifier(1).fit(table[some], kind).predict(table)
+    if len(means := [norm[kind == each].mean() for each in np.unique(kind)]) < 2:
+        raise ValueError("spectral clustering put all records into one cluster")
+    predicted = kind == int(np.argmin(means))
+    if table.shape[1] > 1:
+        return Result(predicted.astype(float), predicted)
+    turn = 1 if table[predicted].mean() > table[~predicted].mean() else -1
+    return Result(turn * values.reshape(-1), predicted)
