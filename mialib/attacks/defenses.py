@@ -42,3 +42,8 @@ def temperature(logits: np.ndarray, t: float) -> np.ndarray:
     if not t > 0:
         raise ValueError(f"the temperature must be above 0, not {t}")
     return softmax(logits / t)
+
+
+def sharpened(vectors: np.ndarray, t: float) -> np.ndarray:
+    """What vectors were before `temperature` t, (…, classes): an attacker who knows it takes it back."""
+    return softmax(t * np.log(np.maximum(vectors, np.finfo(np.float32).tiny)))

@@ -5,6 +5,8 @@ from scipy.special import entr
 
 from mialib import arrays
 
+LEAST = 1e-7  # the smallest probability of `log_odds`: what float32 tells from 1
+
 
 def true_class(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Confidence in the true class, (n,), from prediction vectors (n, classes) and labels (n,)."""
@@ -64,3 +66,14 @@ def _auc(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generator, repe
     wins = ((inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)).astype(np.float32)
     times = [rng.multinomial(n, np.full(n, 1 / n), repeats).astype(np.float32) for n in wins.shape]
     return float(wins.mean()), ((times[0] @ wins) * times[1]).sum(1, dtype=float) / wins.size
+
+
+def log_odds(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`references.phi` of vectors as they are given out, (…, n, classes) and y (n,): (…, n).
+
+    The log of the true class's share over what is left of 1, with what a defence left out. Both are at least LEAST, so
+    that zeros have a phi.
+    """
+    own = np.take_along_axis(vectors, np.broadcast_to(y[:, None], (*vectors.shape[:-1], 1)), -1)[..., 0].astype(float)
+    rest = np.maximum(1 - own, vectors.sum(-1, dtype=float) - own)
+    return np.log(np.maximum(own, LEAST)) - np.log(np.maximum(rest, LEAST))
