@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from mialib import arrays, runs
 from mialib.attacks import Observations, baselines, classifiers, leino, pool, references
-from mialib.models import fit, small
+from mialib.models import fit, private, small
 from mialib.models.fit import Recipe, Records
 
 LOG_ODDS = ("nn", "bayes-wb", "general-wb")  # attacks whose score claims to be the log-odds of membership
@@ -52,12 +52,19 @@ class World:
 
 
 def train(
-    model: small.Model, recipe: Recipe, X: Records, y: np.ndarray, plans: Sequence[Plan], proxies: int, words: tuple
+    model: small.Model,
+    recipe: Recipe | private.Recipe,
+    X: Records,
+    y: np.ndarray,
+    plans: Sequence[Plan],
+    proxies: int,
+    words: tuple,
 ) -> list[World]:
     """Train the target and the proxies of every plan, and ask them.
 
-    X, y: as `fit.fit_many` takes them, words: seed words. A proxy's records are drawn within each class, so that none
-    is lost. ValueError for no proxy, for a plan whose parts overlap, and as `fit.fit_many` raises it.
+    X, y: as `fit.fit_many` takes them, words: seed words. `recipe`: of DP-SGD too, then of proxies as of targets. A
+    proxy's records are drawn within each class, so that none is lost. ValueError for no proxy, for a plan whose parts
+    overlap, and as `fit.fit_many` raises it.
     """
     if proxies < 1:
         raise ValueError("a world needs at least one proxy")
@@ -69,7 +76,8 @@ def train(
         rng = runs.stream(*words, number, "proxies")
         sets += [plan.members, *(_again(y, plan.pool, rng) for _ in range(proxies))]
     names = [(*words, "model", i) for i in range(len(sets))]
-    thetas = fit.fit_many(model, recipe, X, y, sets, names).reshape(len(plans), 1 + proxies, -1)
+    fit_many = private.fit_many if isinstance(recipe, private.Recipe) else fit.fit_many
+    thetas = fit_many(model, recipe, X, y, sets, names).reshape(len(plans), 1 + proxies, -1)
     return [_ask(model, theta, X, y, plan) for theta, plan in zip(thetas, plans, strict=True)]
 
 
