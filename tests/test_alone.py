@@ -219,9 +219,25 @@ def test_the_target_is_chosen_by_its_accuracies_alone(monkeypatch):
     )
     monkeypatch.setattr(alone.targets, "load", load)
     monkeypatch.setattr(alone.targets, "confidences", lambda trained: trained.net)
+    points |= {"cifar-100-alexnet, further": (0.99, 0.30)}
+    monkeypatch.setattr(alone, "training", lambda name, profile: load(name, None, profile))
     table = alone.nearest("laptop")
-    assert table.index[table["nearest"]].tolist() == ["cifar-100-alexnet-b@9"] and len(table) == 3
-    assert table["why_not"].tolist()[2] == "" and ".969 and .434, printed .990 and .440" in table["why_not"].iloc[0]
+    assert table.index[table["nearest"]].tolist() == ["cifar-100-alexnet-b@9"] and len(table) == 4
+    assert table["why_not"].tolist()[2] == "" and "and .300" in table["why_not"].iloc[3]
+    assert ".969 and .434, printed .990 and .440" in table["why_not"].iloc[0]
+
+
+def test_a_training_is_gone_on_with_on_images_as_they_are():
+    begun, further = (alone.training(name, "demo") for name in (alone.IMAGES, alone.IMAGES + alone.FURTHER))
+    data, member = further.data, further.data.member
+    assert data.digest == begun.data.digest and further.name == "cifar-100-alexnet, further"
+    assert alone.targets.identity(further) != alone.targets.identity(begun)
+    losses = []
+    for found in (begun, further):
+        vectors = alone.targets.confidences(found)
+        losses.append(-np.log(np.maximum(vectors[np.arange(len(data.y)), data.y], 1e-9))[member].mean())
+    assert losses[1] < losses[0]  # on what it is trained on, scaled as before
+    assert not any(weight.requires_grad for weight in further.net.parameters())
 
 
 def test_location_is_seen_as_its_network_answers(monkeypatch):
