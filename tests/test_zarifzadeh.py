@@ -108,23 +108,56 @@ def test_models_are_trained_on_their_half_and_asked_about_all():
 
 def test_cells_stand_beside_fig_12_and_have_no_verdict():
     row = dataclasses.replace(ROW, dataset="cifar-10", pairs=3)
-    everyone = [dataclasses.replace(planted(1.0, row), tier="R"), planted(1.0)]
-    table, seen = exhibits.measured(everyone), exhibits.overview(everyone)
-    cells = exhibits.compare(table, seen, "laptop")
+    images = dataclasses.replace(planted(1.0, row), tier="R")
+    often = dataclasses.replace(images, logits=np.repeat(images.logits, 18, axis=2))
+    table, seen = exhibits.measured([images, planted(1.0)]), exhibits.models([images, planted(1.0)])
+    networks = exhibits.by_network([images, often])
+    cells = exhibits.compare(table, networks, seen, "laptop")
     held = {cell["setting"]: cell for cell in cells if cell["published"] is not None and cell["value"] is not None}
     assert {name for name, cell in held.items() if cell["primary"]} == {
         f"CNN-16, {attack}" for attack in ("Attack-P", "Attack-R", "LiRA", "RMIA")
     }
     assert {name for name, cell in held.items() if not cell["primary"]} == {
-        "CNN-16, LiRA, offline",
-        "CNN-16, RMIA, offline",
+        *(f"CNN-16, {name}, 1 query" for name in ("Attack-P", "Attack-R", "LiRA", "RMIA")),
+        *(f"CNN-16, {name}, offline{end}" for name in ("LiRA", "RMIA") for end in ("", ", 1 query")),
     }
     assert {cell["verdict"] for cell in cells} == {"not comparable"}
     assert "neither describes" in held["CNN-16, RMIA"]["cause"]
     auc = table[table["metric"] == "auc"].set_index(["dataset", "attack", "references"])["value"]
     assert held["CNN-16, LiRA"]["value"] == auc["CIFAR-10", "LiRA online, fixed", 2]
     assert held["CNN-16, LiRA, offline"]["value"] == auc["CIFAR-10", "LiRA offline, fixed", 1]
-    assert exhibits.caveat("demo") == "demo profile"
+    assert seen["data"].tolist() == ["CIFAR-10, CNN-16", "Location"]
+    shown = exhibits.beside(networks)
+    assert list(shown.columns) == ["CNN-16, 1 query", "CNN-16, 18 queries"]
+    assert (shown.loc["auc"].iloc[:, 0] == shown.loc["auc"].iloc[:, 1]).all()  # the same answer 18 times tells no more
+    assert exhibits.caveat("demo", "CNN-16") == "demo profile"
+
+
+def test_augmented_images_are_shifted_and_mirrored_around_the_record_itself():
+    X = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 6)).astype(np.uint8)
+    found = list(experiments.augmented(X))
+    assert len(found) == 18 and len({each.tobytes() for each in found}) == 18
+    np.testing.assert_array_equal(found[0], X)
+    np.testing.assert_array_equal(found[1], X[..., ::-1])
+    down = [each for each in found if (each[:, :, 1:] == X[:, :, :-1]).all()]
+    assert len(down) == 1 and (down[0][:, :, 0] == X[:, :, 1]).all()  # what comes in is reflected
+
+
+def test_the_same_models_are_asked_each_query(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    [row] = experiments.networks("demo")
+    row = dataclasses.replace(row, records=40, epochs=1)
+    data = datasets.load("cifar-10", "demo")
+    once = experiments.train(data, row, 0)
+    often = experiments.queried(data, once, 0)
+    assert row.filters == (6, 6) and often.logits.shape == (4, 40, 18, 10)
+    np.testing.assert_array_equal(often.logits[:, :, 0], once.logits[:, :, 0])
+    rows, _ = experiments.drawn(row, len(data.y), 0)
+    flipped = dataclasses.replace(data, X=np.ascontiguousarray(data.X[..., ::-1]))
+    words = [(0, experiments.PAPER, "cifar-10", i) for i in range(4)]
+    model, halves = experiments.architecture(data, row), list(map(np.flatnonzero, once.member))
+    thetas = fit.fit_many(model, fit.Recipe(1), data.X[rows], data.y[rows], halves, words)
+    np.testing.assert_array_equal(often.logits[2, :, 1], small.logits(model, thetas[2], flipped.X[rows]))
 
 
 def test_one_target_has_the_numbers_of_its_scores():

@@ -4,8 +4,9 @@ A pair's second model is trained on what its first is not, so of any pair one mo
 (as Carlini et al. 2022, VI-A, let every record be in half of the models). References are taken by whole pairs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ PAPER = "zarifzadeh2024"
 NAMES = {"location-30": "Location", "cifar-10": "CIFAR-10"}
 SIGNALS = {"phi": references.phi, "taylor": references.taylor}
 GAMMA = 2.0  # of RMIA, as in the paper's experiments
+SHIFT = 1  # pixels: no model here has learnt from shifted images
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ def settings(profile: str) -> tuple[Row, ...]:
     return tuple(Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows)
 
 
+def networks(profile: str) -> tuple[Row, ...]:
+    """More networks for CIFAR-10, each with a CNN of its own width: see sizes.toml."""
+    config.check_profile(profile)
+    first = next(row for row in settings(profile) if row.dataset == "cifar-10")
+    return tuple(
+        replace(first, **more | {"filters": tuple(more["filters"])})
+        for more in papers.sizes(PAPER)["networks"][profile]
+    )
+
+
 def drawn(row: Row, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of n records a row takes, (records,), and which model is trained on which of them, bool (models, records).
 
@@ -77,6 +89,38 @@ def train(data: Dataset, row: Row, seed: int) -> Answers:
     thetas = fit.fit_many(model, fit.Recipe(row.epochs, row.batch), X, y, list(map(np.flatnonzero, member)), words)
     logits = np.stack([fit.ask(model, theta, X) for theta in thetas])[:, :, None]
     return Answers(row, data.tier, logits, member, y)
+
+
+def queried(data: Dataset, answers: Answers, seed: int) -> Answers:
+    """The same models asked about `augmented` images: logits (models, records, 18, classes), the record itself first.
+
+    data, seed: those of `train`, whose models are kept.
+    """
+    row = answers.row
+    X, model = data.X[drawn(row, data.X.shape[0], seed)[0]], architecture(data, row)
+    words = [(seed, PAPER, row.dataset, i) for i in range(len(answers.member))]
+    recipe, halves = fit.Recipe(row.epochs, row.batch), list(map(np.flatnonzero, answers.member))
+    jobs = [(model, theta, X) for theta in fit.fit_many(model, recipe, X, answers.y, halves, words)]
+    found = work.every(_ask, jobs, jobs, runs.versions("numpy", "torch"))
+    return replace(answers, logits=np.stack([logits for (logits,) in found]))
+
+
+def _ask(model: small.Model, theta: np.ndarray, X: np.ndarray) -> tuple[np.ndarray]:
+    return (np.stack([small.logits(model, theta, images) for images in augmented(X)], axis=1),)
+
+
+def augmented(X: np.ndarray) -> Iterator[np.ndarray]:
+    """Images (n, channels, height, width) as they are and mirrored, each also shifted by SHIFT in 8 directions: 18.
+
+    As many as the paper asks; what they are is our choice, with pixels from outside those reflected at the edge.
+    """
+    padded = np.pad(X, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="reflect")
+    height, width = X.shape[2:]
+    for down, right in sorted(
+        itertools.product(range(-SHIFT, SHIFT + 1, SHIFT), repeat=2), key=lambda at: at != (0, 0)
+    ):
+        moved = padded[:, :, SHIFT - down : SHIFT - down + height, SHIFT - right : SHIFT - right + width]
+        yield from (np.ascontiguousarray(moved), np.ascontiguousarray(moved[..., ::-1]))
 
 
 def architecture(data: Dataset, row: Row) -> small.Model:
