@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from mialib import runs
 from mialib.attacks import defenses, label_only
+from mialib.data import datasets
 from mialib.data.datasets import Dataset
 from mialib.models import small
 from mialib.papers.choquette2021 import exhibits, experiments
@@ -220,11 +221,49 @@ def test_a_trained_target_leaks_by_its_labels():
         experiments.attack(dataset(0.5), dataclasses.replace(ROW, distances=200), 0)
 
 
+def test_memguard_blinds_the_attack_on_vectors_and_no_other():
+    found = {each.about["setting"]: each for each in experiments.attack(dataset(0.5), ROW, 0)}
+    plain, guarded = found[experiments.UNDEFENDED], found[experiments.GUARDED]
+    for before, after in zip(plain.records, guarded.records, strict=True):
+        np.testing.assert_array_equal(before.vectors.argmax(1), after.vectors.argmax(1))
+        assert (before.vectors != after.vectors).any() and (before.member == after.member).all()
+        assert (
+            abs(before.vectors - after.vectors).sum(1).mean() <= experiments.BUDGET + 0.1
+        )  # the budget is of the mean
+    assert all(guarded.answers[name] is plain.answers[name] for name in ("gap", "noise"))
+    table = exhibits.measured(found.values()).set_index(["attack", "metric", "setting"])["value"].sort_index()
+    of = table[experiments.VECTORS, "accuracy"]
+    assert of[experiments.GUARDED] < of[experiments.UNDEFENDED]
+
+
+def test_hopskipjump_is_asked_of_the_targets_and_its_threshold_of_the_shadow():
+    row = experiments.Row("cifar-10", 60, 2, (16,), 40, 2, ((0, 0.1), (0, 0.2)), (4, 4), batch=20)
+    how = experiments.Hops("cifar-10", 60, 6, 250)
+    data = datasets.load("cifar-10", "demo")
+    each = experiments.hop(data, row, how, 0)
+    assert set(each.answers) == {"hops"} and len(each.answers["hops"]) == len(each.records) == 2
+    trained = experiments.train(data, row, 0)
+    for i, (seen, result) in enumerate(zip(each.records, each.answers["hops"], strict=True)):
+        side = trained.sides[1 + i]
+        rows = np.stack([side.members[:6], side.non_members[:6]], axis=1).ravel()
+        np.testing.assert_array_equal(seen.y, data.y[rows])
+        np.testing.assert_array_equal(seen.member, np.arange(12) % 2 == 0)
+        right = small.logits(trained.model, trained.thetas[1 + i], data.X[rows]).argmax(1) == data.y[rows]
+        assert ((result.score > 0) == right).all() and right.any()
+    least = {result.score[result.predicted].min() for result in each.answers["hops"]}
+    most = max(result.score[~result.predicted].max() for result in each.answers["hops"])
+    assert most < min(least)  # one threshold for both
+    table = exhibits.measured([each])
+    assert table.loc[table["attack"].eq("hops"), "records"].eq(6).all()
+    with pytest.raises(ValueError, match="61 of 60 members"):
+        experiments.hop(data, row, dataclasses.replace(how, records=61), 0)
+
+
 def test_a_target_that_learns_no_record_by_heart_leaks_nothing():
     """One pass over records whose labels follow from the columns: members and non-members are alike to the model."""
     table = exhibits.measured(experiments.attack(dataset(0.0), dataclasses.replace(ROW, epochs=1), 0))
     found = table[(table["metric"] == "accuracy") & (table["attack"] != "target")]["value"]
-    assert len(found) == 3 * len(experiments.DEFENCES) and (abs(found - 0.5) < 0.1).all()
+    assert len(found) == 3 * (len(experiments.DEFENCES) + 1) and (abs(found - 0.5) < 0.1).all()
 
 
 def test_cells_are_held_against_the_paper_at_its_operating_point_only():
@@ -258,7 +297,7 @@ def test_cells_are_held_against_the_paper_at_its_operating_point_only():
     shown, low = exhibits.accuracies(table), exhibits.few_alarms(table)
     assert list(shown.index) == list(low.index) and len(shown) == 7
     assert list(shown.columns) == list(experiments.DEFENCES)
-    assert {name for *_, name in shown.index} == set(exhibits.TITLES.values())
+    assert {name for *_, name in shown.index} == set(exhibits.TITLES.values()) - {"boundary distance"}
     [auc] = table[(table["attack"] == "distance") & (table["metric"] == "auc")].to_dict("records")
     assert low.iloc[-1]["AUC"].startswith(published.short(auc["value"])) and not shown.iloc[-1]["label only"]
     assert len(exhibits.defended(table)) == len(experiments.DEFENCES) + 2 + 2
@@ -277,4 +316,7 @@ def test_every_size_is_that_of_a_row_and_the_paper_has_all_its_numbers():
     for profile in ("demo", "laptop", "paper"):
         for row in experiments.settings(profile):
             assert row.distances <= row.size and len(row.noise) >= 2
+        sizes = {(row.dataset, row.size) for row in experiments.settings(profile) if row.filters}
+        for how in experiments.hops(profile):
+            assert (how.dataset, how.size) in sizes and how.records <= how.size
     assert len(published.load("choquette_labels")) == 54

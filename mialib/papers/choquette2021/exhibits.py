@@ -15,6 +15,7 @@ TITLES = {  # our attacks -> what they are called
     "translations": "translations",
     "both": "rotations and translations",
     "noise": "noise",
+    "hops": "boundary distance",
     "distance": "boundary distance with gradients",
     VECTORS: VECTORS,
 }

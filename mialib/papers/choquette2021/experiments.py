@@ -15,7 +15,17 @@ import torch
 from torch import nn
 
 from mialib import config, papers, runs, work
-from mialib.attacks import Attacked, Observations, baselines, boundary, classifiers, defenses, label_only
+from mialib.attacks import (
+    Attacked,
+    Observations,
+    baselines,
+    boundary,
+    classifiers,
+    defenses,
+    hopskipjump,
+    label_only,
+    memguard,
+)
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split, targets_and_shadows
 from mialib.models import fit, small
@@ -31,6 +41,7 @@ DEFENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rounded to 1 digit": partial(defenses.rounded, digits=1),
     "label only": defenses.label_only,
 }
+GUARDED, BUDGET = "MemGuard", 1.0  # its largest expected L1 distortion, as in notebook 32
 VECTORS = "confidence vectors"  # the attack of Shokri et al. 2017
 AUGMENTED = {"rotations": ("rotations",), "translations": ("translations",), "both": ("rotations", "translations")}
 
@@ -49,6 +60,34 @@ class Row:
     filters: tuple[int, int] | None = None
     distances: int = 0
     batch: int = 100
+
+
+@dataclass(frozen=True)
+class Hops:
+    """Of which targets HopSkipJump is run on how many members, and as many others: see sizes.toml."""
+
+    dataset: str
+    size: int
+    records: int
+    queries: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The models of a row: the shadow first, then the targets."""
+
+    data: Dataset
+    row: Row
+    model: small.Model
+    thetas: np.ndarray
+    sides: list[Split]
+    words: tuple
+
+    @property
+    def told(self) -> dict:
+        """What every table says of them."""
+        row = self.row
+        return {"dataset": NAMES[row.dataset], "size": row.size, "shadows": 1, "tier": self.data.tier}
 
 
 @dataclass(frozen=True)
@@ -75,6 +114,12 @@ def settings(profile: str) -> tuple[Row, ...]:
     return tuple(Row(**row) for row in frozen)
 
 
+def hops(profile: str) -> tuple[Hops, ...]:
+    """Where HopSkipJump is run, in `profile`."""
+    config.check_profile(profile)
+    return tuple(Hops(**row) for row in papers.sizes(PAPER)["hops"][profile])
+
+
 def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -98,29 +143,75 @@ def images(data: Dataset) -> Dataset:
     return replace(data, X=np.kron(pixels, np.ones((4, 4), np.uint8)) if side < 28 else pixels)
 
 
-def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
-    """All targets of a row under each of DEFENCES; "setting" says which.
-
-    Attacks are "gap", VECTORS, on images those of AUGMENTED, and "noise", all on the same records; "distance", once, on
-    the first `distances` of both sides (an Attacked of its own). flip and sigma: the noise that the shadow chose.
-    ValueError as `targets_and_shadows` raises it, and where more distances are to be measured than there are records.
-    """
-    if row.distances > row.size:
-        raise ValueError(f"{row.dataset}: {row.distances} of {row.size} members cannot be asked about")
+def train(data: Dataset, row: Row, seed: int) -> Trained:
+    """Train the targets of a row and the shadow; kept. ValueError as `targets_and_shadows` raises it."""
     data, words = images(data), (seed, PAPER, row.dataset, row.size)
     targets, shadow = targets_and_shadows(len(data.y), row.size, row.targets, 1, seed, f"{PAPER} {data.name}")
     model, both = architecture(data, row), [*shadow, *targets]
     members, streams = [split.members for split in both], [(*words, i) for i in range(len(both))]
     thetas = fit.fit_many(model, fit.Recipe(row.epochs, row.batch), data.X, data.y, members, streams)
-    [known] = observe(model, thetas[:1], data, shadow, row, row.noise, words)
+    return Trained(data, row, model, thetas, both, words)
+
+
+def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
+    """All targets of a row under each of DEFENCES and MemGuard; "setting" says which.
+
+    Attacks are "gap", VECTORS, on images those of AUGMENTED, and "noise", all on the same records; "distance", once, on
+    the first `distances` of both sides (an Attacked of its own). flip and sigma: the noise that the shadow chose.
+    ValueError as `train` raises it, and where more distances are to be measured than there are records.
+    """
+    if row.distances > row.size:
+        raise ValueError(f"{row.dataset}: {row.distances} of {row.size} members cannot be asked about")
+    trained = train(data, row, seed)
+    data, model, words = trained.data, trained.model, trained.words
+    [known] = observe(model, trained.thetas[:1], data, trained.sides[:1], row, row.noise, words)
     chosen = choose(known)
-    found = observe(model, thetas[1:], data, targets, row, (row.noise[chosen],), (*words, "target"))
+    about = (row, (row.noise[chosen],), (*words, "target"))
+    found = observe(model, trained.thetas[1:], data, trained.sides[1:], *about)
     known = replace(known, robust=known.robust[[chosen]])
-    told = {"dataset": NAMES[row.dataset], "size": row.size, "shadows": 1, "tier": data.tier}
     flip, sigma = row.noise[chosen]
-    told |= {"flip": flip, "sigma": sigma}
+    told = trained.told | {"flip": flip, "sigma": sigma}
     attacked = [_attacked(known, found, at, told, words) for at in range(len(DEFENCES))]
-    return [*attacked, *_with_distances(known, found, told, words)]
+    guarded = _guarded(trained, known, found, attacked[0])
+    return [*attacked, guarded, *_with_distances(known, found, told, words)]
+
+
+def hop(data: Dataset, row: Row, how: Hops, seed: int) -> Attacked:
+    """HopSkipJump's distances ("hops") as scores, on the first records of each side; else as "distance".
+
+    The threshold is the shadow's. ValueError as `train` raises it, and for more records than there are.
+    """
+    if how.records > row.size:
+        raise ValueError(f"{row.dataset}: {how.records} of {row.size} members cannot be asked about")
+    trained = train(data, row, seed)
+    jobs = []
+    for i, (theta, split) in enumerate(zip(trained.thetas, trained.sides, strict=True)):
+        rows = np.stack([split.members[: how.records], split.non_members[: how.records]], axis=1).ravel()
+        words = (*trained.words, "hops", i)
+        jobs.append((trained.model, theta, trained.data.X[rows], trained.data.y[rows], how.queries, words))
+    answers = work.every(_hopped, jobs, jobs, runs.versions("numpy", "torch"), undefined=True)
+    member, ys = np.arange(2 * how.records) % 2 == 0, [job[3] for job in jobs]
+    mine, *theirs = (label_only.away(d, logits.argmax(1) == y) for (logits, d), y in zip(answers, ys, strict=True))
+    asked = [Observations(small.softmax(logits), y, member) for (logits, _), y in zip(answers[1:], ys[1:], strict=True)]
+    results = [label_only.by_threshold(mine, member, score) for score in theirs]
+    accuracies = [_rates(logits, y, member) for (logits, _), y in zip(answers[1:], ys[1:], strict=True)]
+    told = trained.told | {"setting": UNDEFENDED}
+    return Attacked(told, accuracies, asked, {"hops": results}, (*trained.words, "hops"))
+
+
+def _hopped(
+    model: small.Model, theta: np.ndarray, X: np.ndarray, y: np.ndarray, queries: int, words: tuple
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and distances in units of pixels of 0..1."""
+    network, pixels = Network(model, theta), X.astype(np.float32) / 255
+
+    def labels(points: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(np.ascontiguousarray(points))).argmax(1).numpy()
+
+    with small.one_thread():
+        found = hopskipjump.distances(labels, pixels, y, queries, runs.stream(*words))
+    return small.logits(model, theta, X), found
 
 
 def choose(known: Seen) -> int:
@@ -146,6 +237,32 @@ def _attacked(known: Seen, found: list[Seen], at: int, told: dict, words: tuple)
     return Attacked(told | {"setting": name}, _learnt(found), asked, answers | {"noise": noise}, words)
 
 
+def _guarded(trained: Trained, known: Seen, found: list[Seen], plain: Attacked) -> Attacked:
+    """Under MemGuard: VECTORS anew; what sees labels alone is as undefended, `plain`, as MemGuard keeps labels.
+
+    Each owner's classifier learns from her members and from as many records that are on no side of her model, or as
+    there are of these.
+    """
+    data, words, logits, member = trained.data, (*trained.words, GUARDED), [], []
+    for i, (theta, split) in enumerate(zip(trained.thetas, trained.sides, strict=True)):
+        rest = np.setdiff1d(np.arange(len(data.y)), np.concatenate([split.members, split.non_members]))
+        own = runs.stream(*words, "own", i).permutation(rest)[: len(split.members)]
+        logits.append(fit.ask(trained.model, theta, data.X[np.concatenate([split.members, own])]))
+        member.append(np.arange(len(split.members) + len(own)) < len(split.members))
+    guards = memguard.guard(logits, member, words)
+    everyone = (known, *found)
+    pairs = enumerate(zip(everyone, guards, strict=True))
+    jobs = [(seen.logits, of, BUDGET, (*words, i)) for i, (seen, of) in pairs]
+    vectors = work.every(_defended, jobs, jobs, runs.versions("numpy", "torch"))
+    shadow, *asked = (Observations(of, s.y, s.member) for s, (of,) in zip(everyone, vectors, strict=True))
+    answers = plain.answers | {VECTORS: classifiers.attack("nn", shadow, asked, words)}
+    return Attacked(plain.about | {"setting": GUARDED}, plain.accuracies, asked, answers, words)
+
+
+def _defended(logits: np.ndarray, theta: np.ndarray, budget: float, words: tuple) -> tuple[np.ndarray]:
+    return (memguard.defend(logits, theta, budget, runs.stream(*words)),)
+
+
 def _with_distances(known: Seen, found: list[Seen], told: dict, words: tuple) -> list[Attacked]:
     """One Attacked by distance, of as many records as have one; none where no record has."""
     count = len(found[0].distance)
@@ -166,8 +283,12 @@ def _given(seen: Seen, defence: Callable[[np.ndarray], np.ndarray]) -> Observati
 
 
 def _learnt(found: list[Seen]) -> list[dict[str, float]]:
-    rights = [(seen.logits.argmax(1) == seen.y, seen.member) for seen in found]
-    return [{"train_acc": float(r[member].mean()), "test_acc": float(r[~member].mean())} for r, member in rights]
+    return [_rates(seen.logits, seen.y, seen.member) for seen in found]
+
+
+def _rates(logits: np.ndarray, y: np.ndarray, member: np.ndarray) -> dict[str, float]:
+    right = logits.argmax(1) == y
+    return {"train_acc": float(right[member].mean()), "test_acc": float(right[~member].mean())}
 
 
 # --- asking the models ----------------------------------------------------------------------------------------------
