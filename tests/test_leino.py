@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from mialib import metrics
 from mialib.attacks import leino
 from mialib.papers.leino2020 import exhibits, experiments
-from mialib.papers.leino2020.experiments import Drawn, Gaussian, Row
+from mialib.papers.leino2020.experiments import Drawn, Gaussian, Network, Row
 from mialib.results import published, tables
 
 GAUSSIAN = Gaussian(40, 50, 1500)
@@ -217,6 +217,60 @@ def test_planted_leak_is_found():
         assert found.loc[(attack, "accuracy"), "low"] > 0.55, attack
 
 
+def test_the_last_layer_and_what_it_is_given_make_the_networks_answers():
+    """Logits by the last layer and z are those of scikit-learn, and z means the same to proxies."""
+    data_, row, rng = planted(0.3), Network("adult", 200, 1, 2, 1, 0.0, 8, 10), np.random.default_rng(0)
+    parts = (np.arange(200), np.arange(200, 400), np.arange(400, 500))
+    several, one, (asked, both) = experiments._opened(data_.X, data_.y, parts, row, rng)
+    again = np.random.default_rng(0)
+    net = experiments._network(data_.X, data_.y, parts[0], (8,), row, again)
+    rows = np.concatenate([parts[0], parts[2]])
+    assert softmax(asked) == pytest.approx(net.predict_proba(data_.X[rows]), abs=1e-5)
+    assert softmax(both) == pytest.approx(net.predict_proba(data_.X[:400]), abs=1e-5)
+    assert len(several.proxies) == 2 and len(one.proxies) == 1 and several.X.shape == (300, 8) and (one.X >= 0).all()
+    assert several.member.tolist() == [True] * 200 + [False] * 100 and (several.y == data_.y[rows]).all()
+    assert experiments._last(net)[0] == pytest.approx(several.target[0])
+    for proxy in (*several.proxies, *one.proxies):
+        right = (one.X @ proxy[0].T + proxy[1]).argmax(1) == one.y
+        assert right.mean() > 0.4  # of four classes
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_network_asked_about_others_gives_none_away(classes):
+    """What is asked about was drawn like the members and trained on by nobody, and half of it is called members."""
+    row, found = Network("adult", 100, 1, 2, 2, 0.0, 16, 20), {"bayes-wb": [], "general-wb": []}
+    for seed in range(12):
+        X, y = data(1000, 30, classes, 0.5, seed)
+        rng, parts = np.random.default_rng(seed), np.split(np.arange(1000), 10)
+        shadow, *_ = experiments._opened(X, y, parts[:3], row, rng)
+        target, *_ = experiments._opened(X, y, (parts[3], parts[4], np.concatenate(parts[5:9])), row, rng)
+        rest = slice(100, None)  # the 400 that are no members; the first half stands for members
+        learnt = leino.displacement([shadow], (seed, "null"))
+        asked = target.target, target.proxies, target.X[rest], target.y[rest]
+        for name, result in (("bayes-wb", leino.bayes_wb(*asked)), ("general-wb", leino.general_wb(learnt, *asked))):
+            found[name].append(np.mean(result.predicted == (np.arange(400) < 200)))
+    for name, values in found.items():
+        _, low, high = metrics.mean_interval(values, 0, 1)
+        assert low < 0.5 < high and high - low < 0.1, name
+
+
+@pytest.mark.parametrize("profile", ["demo", "laptop", "paper"])
+def test_rows_are_whole(profile):
+    """Thirds of each listed set fit; every set of the printed list is there, German Credit's network too."""
+    rows = experiments.rows(profile)
+    for row in rows:
+        if row.dataset in experiments.tables.TABLES:
+            assert 3 * row.size <= len(experiments.table(row.dataset, profile).y) < 3 * row.size + 3
+    printed = published.load("leino_linear")["dataset"].unique()
+    assert set(printed) <= {experiments.TABLES[row.dataset] for row in rows}
+    assert [row.dataset for row in rows if isinstance(row, Network)] == ["german-credit"]
+    assert len({(row.dataset, row.setting) for row in rows}) == len(rows)
+
+
 def test_a_target_that_never_saw_its_members_gives_none_away():
     """Members and others drawn alike, and a target trained on neither: each attack within its interval around 1/2."""
     rng = np.random.default_rng(3)
@@ -293,7 +347,20 @@ def test_what_is_printed_is_drawn_beside_the_nearest_target_alone():
         ("C=100", "general-wb", "accuracy"): 0.523,
         ("C=100", "general-wb", "precision"): 0.528,
     }
+    assert set(table["setting"]) == {"C=100"}  # the other stands in the tables
+    both = exhibits.panels(pd.concat([*made(0.95, 0.93, 0.01, "Adult"), *made(0.99, 0.94, 100, "Adult")]))
+    assert set(both["setting"]) == {"C=0.01", "C=100"} and both["published"].isna().all()
     assert not table.duplicated(["panel", "label"]).any()
+
+
+def test_a_network_is_called_so():
+    network = [table.assign(setting="16 units, 7 epochs") for table in made(0.94, 0.71, 1, "German Credit")]
+    gaussian = experiments.measured(experiments.drawn(Gaussian(10, 20, 20), "1 proxy", 0))
+    cells = exhibits.compare(pd.concat([*network, *made(0.82, 0.73, 1, "German Credit")]), "laptop", gaussian)
+    of = [cell for cell in cells if cell["dataset"] == "German Credit" and cell["value"] is not None]
+    first = {cell["model"] for cell in of if cell["primary"]}
+    assert first == {"network, 16 units, 7 epochs"}
+    assert "bayes-wb, C=1" in {cell["setting"] for cell in of if not cell["primary"]}
 
 
 def test_agreement_is_a_row_a_threshold_and_names_the_largest_difference():

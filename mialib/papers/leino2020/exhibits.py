@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mialib.data.datasets import Dataset
-from mialib.papers.leino2020.experiments import NAMES, WHITE_BOX, Drawn, Gaussian, Row, closed_form, drawn, reliability
+from mialib.papers.leino2020.experiments import TABLES, WHITE_BOX, Drawn, Gaussian, Row, closed_form, drawn, reliability
 from mialib.results import published
 
 NEAR = 0.02  # of the printed train and test accuracy, as the tolerance of either
@@ -24,14 +24,14 @@ SECOND_HAND, CHOSEN = "the published number is second hand", "; the target was c
 
 def sizes(rows: Sequence[Row]) -> str:
     """How many records train a target of each data set, for the note under a figure."""
-    return ", ".join(dict.fromkeys(f"{row.size:,} records of {NAMES[row.dataset]}" for row in rows))
+    return ", ".join(dict.fromkeys(f"{row.size:,} of {TABLES[row.dataset]}" for row in rows))
 
 
 def overview(rows: Iterable[Row], loaded: dict[str, Dataset]) -> pd.DataFrame:
     """One line a row: the data set, its tier and shape, and the numbers of the profile."""
     return pd.DataFrame(
         {
-            "data": NAMES[row.dataset],
+            "data": TABLES[row.dataset],
             "tier": loaded[row.dataset].tier,
             "records": loaded[row.dataset].X.shape[0],
             "features": loaded[row.dataset].X.shape[1],
@@ -40,7 +40,7 @@ def overview(rows: Iterable[Row], loaded: dict[str, Dataset]) -> pd.DataFrame:
             "targets": row.targets,
             "proxies": row.proxies,
             "shadows": row.shadows,
-            "C": row.C,
+            "target": row.setting,
         }
         for row in rows
     )
@@ -92,10 +92,10 @@ def explained(several: Sequence[Drawn], seed: int, trained: int = 50, models: in
 
 
 def nearest(measured: pd.DataFrame) -> pd.DataFrame:
-    """Targets by C beside the accuracies printed for their data set; no attack is looked at.
+    """Targets beside the accuracies printed for their data set; no attack is looked at.
 
-    Columns dataset, setting (C=…), train, test, distance = |train - printed| + |test - printed|, nearest (the reading
-    that is held against the paper), why_not ("" where both are within NEAR). Data sets without printed numbers: none.
+    Columns dataset, setting (of the target), train, test, distance = |train - printed| + |test - printed|, nearest (the
+    reading that is held against the paper), why_not ("" where both are within NEAR). Only sets with printed numbers.
     """
     printed = published.load("leino_linear").query("setting == 'target'")
     printed = printed.pivot(index="dataset", columns="metric", values="published")
@@ -133,7 +133,7 @@ def compare(measured: pd.DataFrame, profile: str, gaussian: pd.DataFrame) -> lis
         ways = [*row.attack.split(", ")[1:], *([row.setting] if at is not None and not at["nearest"] else [])]
         off = "" if at is None or row.attack == "target" else at["why_not"]
         ours.append(_result(row) | {
-            "model": f"logistic regression, {row.setting}",
+            "model": f"{'logistic regression' if row.setting.startswith('C=') else 'network'}, {row.setting}",
             "setting": OTHERS.get(setting, setting),
             "metric": metric,
             "variant": ", ".join(ways),
@@ -157,19 +157,15 @@ DRAWN = ("bayes-wb", "bayes-wb, shifted", "general-wb", "nn", "gap")
 
 
 def panels(measured: pd.DataFrame) -> pd.DataFrame:
-    """Rows for `plots.dots`: accuracy and precision (panels) of DRAWN, a row a data set, its C and attack.
+    """Rows for `plots.dots`: accuracy and precision (panels) of DRAWN, a row a data set, its target and attack.
 
-    Column published: of the targets that are held against the paper (`nearest`).
+    Of sets with printed numbers the targets that are held against them (`nearest`) alone; these are column published.
     """
     table = measured[measured["attack"].isin(DRAWN) & measured["metric"].isin(("accuracy", "precision"))]
-    nearby = nearest(measured).query("nearest")
-    chosen = set(zip(nearby["dataset"], nearby["setting"], strict=True))
+    left = nearest(measured).query("not nearest")
+    left = set(zip(left["dataset"], left["setting"], strict=True))
+    table = table[[at not in left for at in zip(table["dataset"], table["setting"], strict=True)]]
     printed = published.load("leino_linear").set_index(["dataset", "setting", "metric"])["published"]
-    shown = [
-        printed.get((row.dataset, row.attack, PRINTED[row.attack, row.metric][1]))
-        if (row.dataset, row.setting) in chosen
-        else None
-        for row in table.itertuples()
-    ]
+    shown = [printed.get((row.dataset, row.attack, PRINTED[row.attack, row.metric][1])) for row in table.itertuples()]
     label = table["dataset"] + " " + table["setting"] + ", " + table["attack"].map(lambda name: OTHERS.get(name, name))
     return table.assign(label=label, panel=table["metric"], published=shown)
