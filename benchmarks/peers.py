@@ -99,7 +99,10 @@ def art(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         def predict(self, X: np.ndarray) -> np.ndarray:
             return self.forest.predict_proba(X)[:, [1]]
 
+    asked = []
+
     def answer(x: np.ndarray) -> np.ndarray:
+        asked.append(len(x))
         z = np.maximum(x @ hidden + bias, 0) @ last + last_bias
         powers = np.exp(z - z.max(1, keepdims=True))
         return powers / powers.sum(1, keepdims=True)
@@ -145,6 +148,14 @@ def art(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     score = attack.infer(x[rows], y[rows], probabilities=True)[:, 1]
     _put(found, "label-only, calibrated", score, time.perf_counter() - start)
     HopSkipJump.generate = generate
+
+    asked.clear()
+    hops = HopSkipJump(target, norm=2, max_iter=8, max_eval=1000, init_eval=100, init_size=100, verbose=False)
+    start = time.perf_counter()
+    there = hops.generate(x[rows])
+    found["hops/seconds"] = np.float64(time.perf_counter() - start)
+    found["hops/labels"] = np.float64(sum(asked) / len(rows))
+    found["hops/distance"] = np.linalg.norm(there - x[rows], axis=1)
     return found
 
 
