@@ -8,10 +8,10 @@ import pytest
 
 from mialib import runs
 from mialib.attacks import worlds
-from mialib.data import caltech
+from mialib.data import caltech, lfw
 from mialib.data.datasets import Dataset
 from mialib.models import fit, private, small
-from mialib.papers.leino2020 import privacy
+from mialib.papers.leino2020 import precision, privacy
 from mialib.results import published
 
 ROW = privacy.Row(
@@ -87,10 +87,22 @@ def test_the_commonest_kinds_leave_out_what_is_none_and_the_faces_that_are_there
 def test_printed_numbers_are_shown_and_get_no_verdict():
     data, row = noise(), replace(ROW, targets=2, epsilons=(16.0, 1.0))
     table = privacy.measured(row, [privacy.attack(data, row, name, 0) for name in row.settings])
-    cells = published.primary(privacy.compare(table, "S", "laptop"))
+    cells = published.primary(privacy.compare(table, replace(data, name=caltech.NAME, tier="S"), "laptop"))
     assert len(cells) == 10 and {cell["verdict"] for cell in cells} == {"not comparable"}
-    assert {cell["cause"] for cell in cells} == {privacy.ELSEWHERE, "not computed in this run"}
+    assert {cell["cause"] for cell in cells} == {privacy.ELSEWHERE[caltech.NAME], "not computed in this run"}
     shown = privacy.overview(row, table)
     assert shown.loc["epsilon 1", "printed, LFW: target_test_acc"] == ".110"
     assert shown.loc[privacy.CLIPPED, "at most (bound)"] == ""
     assert len(privacy.drawn(row, table).axes) == 2
+
+
+def test_faces_are_run_in_paper_where_the_user_has_them(monkeypatch):
+    assert not privacy.faces("laptop") and privacy.row("paper").size == 440
+    X = np.zeros((1140, 3, 2, 2), np.uint8)
+    y = np.repeat(np.arange(5), [236, 121, 530, 109, 144])
+    monkeypatch.setattr(lfw, "brought", lambda: True)
+    monkeypatch.setattr(lfw, "load", lambda: Dataset("lfw", X, y, 5, "R", "faces", runs.digest(X, y)))
+    data, row = privacy.load("paper"), privacy.row("paper")
+    assert data.tier == "R" and np.bincount(data.y).tolist() == [236, 121, 530, 109, 144]
+    assert row.size * precision.PARTS / 2 <= len(data.y)  # so that no part is too small
+    assert not privacy.faces("laptop")

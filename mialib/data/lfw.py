@@ -21,6 +21,11 @@ FOLDERS = ("lfw_funneled", "lfw")  # the first that is there
 ARCHIVE = "https://ndownloader.figshare.com/files/5976015 (lfw-funneled.tgz)"
 
 
+def brought() -> bool:
+    """Whether a folder of FOLDERS lies in `lfw` in `config.raw_dir()`."""
+    return any((config.raw_dir() / "lfw" / name).is_dir() for name in FOLDERS)
+
+
 def load() -> Dataset:
     """1,140 photographs of PEOPLE, uint8 (n, 3, 64, 64), whole and by a box filter (our choice), classes 0 to 4.
 

@@ -1,7 +1,8 @@
 """Leino & Fredrikson 2020: what training with differential privacy leaves, of a model and of the attacks on it.
 
-The slides' bars are of faces (LFW), which are not here: in their place stand the five commonest kinds of photograph of
-Caltech-101, and a linear model of their pixels in the place of a network, so that the paper's own attacks can be run.
+The slides' bars are of faces (LFW), which only who brings them has: in their place stand the five commonest kinds of
+photograph of Caltech-101. A linear model of the pixels has the place of a network, so that the paper's own attacks can
+be run.
 """
 
 import math
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 from mialib import config, metrics, papers, runs
 from mialib.attacks import Result, baselines, signals, worlds
-from mialib.data import caltech
+from mialib.data import caltech, lfw
 from mialib.data.datasets import Dataset
 from mialib.models import accounting, fit, private, small
 from mialib.papers.leino2020 import precision
@@ -25,7 +26,8 @@ NONE, CLIPPED = "no defence", "clipping alone"
 NOBODY, DOUBLE = 0, 2  # Caltech-101's classes of no kind, and of faces that another class has too, less closely cut
 KINDS = 5  # as many as the faces have names
 SHOWN = ("bayes-wb", "general-wb", "nn", "gap")  # drawn; the table has all
-ELSEWHERE = "another data set and model than the published"
+ELSEWHERE = {"lfw": "a linear model, not a network", caltech.NAME: "another data set and model than the published"}
+NAMES = {"lfw": "LFW", caltech.NAME: "Caltech-101, 5 kinds"}
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,20 @@ class Defended:
 
 
 def row(profile: str) -> Row:
-    """The sizes of `profile`."""
+    """The sizes of `profile`, on faces in `paper` where the user has brought them."""
     config.check_profile(profile)
-    sizes = papers.sizes("leino2020")["privacy"][profile]
+    sizes = papers.sizes("leino2020")["privacy"]["faces" if faces(profile) else profile]
     return Row(**sizes | {"epsilons": tuple(sizes["epsilons"])})
 
 
+def faces(profile: str) -> bool:
+    """Whether LFW is run."""
+    return profile == "paper" and lfw.brought()
+
+
 def load(profile: str) -> Dataset:
-    """The commonest kinds of Caltech-101, float32 (n, 3072) in [-1, 1]; raises as `caltech.load` does."""
-    data = caltech.load(profile)
+    """LFW's or Caltech-101's commonest classes, float32 (n, pixels) in [-1, 1]; raises as their loaders do."""
+    data = lfw.load() if faces(profile) else caltech.load(profile)
     counts = np.bincount(data.y, minlength=data.classes)
     if data.classes == caltech.CLASSES:
         counts[[NOBODY, DOUBLE]] = 0
@@ -76,7 +83,8 @@ def load(profile: str) -> Dataset:
     X = (data.X[at].reshape(len(at), -1) / 127.5 - 1).astype(np.float32)
     y = np.unique(data.y[at], return_inverse=True)[1].astype(np.int64)
     source = f"{data.source}; of them {len(y):,} of the {KINDS} commonest classes"
-    return replace(data, X=X, y=y, classes=KINDS, tier="S", source=source, digest=runs.digest(X, y))
+    tier = "R" if faces(profile) else "S"
+    return replace(data, X=X, y=y, classes=KINDS, tier=tier, source=source, digest=runs.digest(X, y))
 
 
 def recipe(row: Row, epsilon: float) -> fit.Recipe | private.Recipe:
@@ -197,13 +205,13 @@ def drawn(row: Row, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def compare(table: pd.DataFrame, tier: str, profile: str) -> list[dict]:
-    """Cells: what is printed of LFW, beside ours of another data set, which get no verdict; every other number."""
-    cause = "demo profile" if profile == "demo" else ELSEWHERE
+def compare(table: pd.DataFrame, data: Dataset, profile: str) -> list[dict]:
+    """Cells: what is printed of LFW, beside ours, which get no verdict; every other number."""
+    cause = "demo profile" if profile == "demo" else ELSEWHERE[data.name]
     printed = set(published.load("leino_privacy")[["setting", "metric"]].itertuples(index=False, name=None))
     ours = []
     for line in table.itertuples():
-        about = {"tier": tier, "metric": line.metric, "value": line.value, "low": line.low, "high": line.high}
+        about = {"tier": data.tier, "metric": line.metric, "value": line.value, "low": line.low, "high": line.high}
         variant = "" if line.attack == "target" else line.attack
         if (line.setting, line.metric) in printed and variant in ("", *SHOWN):
             ours.append(
@@ -211,5 +219,5 @@ def compare(table: pd.DataFrame, tier: str, profile: str) -> list[dict]:
             )
         else:
             name = f"{line.setting}, {line.attack}" if variant else line.setting
-            ours.append(about | {"dataset": "Caltech-101, 5 kinds", "setting": name})
+            ours.append(about | {"dataset": NAMES[data.name], "setting": name})
     return published.compare(ours, "leino_privacy")
