@@ -57,6 +57,22 @@ def test_a_wrong_label_has_no_distance_and_a_model_of_one_label_no_boundary():
     assert np.isnan(one).all()
 
 
+def test_where_all_noise_has_one_label_another_record_is_the_start():
+    """Only near the corner at 0 is there another class, which noise never comes near."""
+
+    def answer(points):
+        return (np.linalg.norm(points.reshape(len(points), -1), axis=1) < 1).astype(np.int64)
+
+    X = np.full((2, 40), 0.4, np.float32)
+    X[1] += np.linspace(0, 0.2, 40)
+    others = np.stack([np.full(40, 0.9), np.full(40, 0.1), np.zeros(40)]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    assert np.isnan(hopskipjump.distances(answer, X, np.zeros(2, int), 3000, rng)).all()
+    found = hopskipjump.distances(answer, X, np.zeros(2, int), 3000, rng, others=others)
+    nearest = np.linalg.norm(X, axis=1) - 1  # a ball around 0 of radius 1
+    assert (found >= nearest * (1 - 1e-5)).all() and (found < nearest * 1.1).all()
+
+
 def test_the_same_seed_finds_the_same():
     answer, _ = linear(10)
     X = np.random.default_rng(1).uniform(0, 1, (3, 10)).astype(np.float32)

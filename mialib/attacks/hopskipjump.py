@@ -1,10 +1,12 @@
 """HopSkipJump (Chen, Jordan & Wainwright 2020): the distance to a decision boundary of a model that gives labels alone.
 
-Their Algorithm 2 for the L2 norm, one record at a time: bisection to the boundary, the direction of its normal from the
-labels of points around (Monte Carlo, equations 9 and 16), a step along it that is halved until it leads outside, and so
-on from there. Choquette-Choo et al. 2021 call a record the likelier a member the farther it is from the boundary.
-Libraries that have the algorithm ask about one point at a time, or need a network; this asks about many at once, and
-is held to theirs in `benchmarks/conformance.py`.
+Their Algorithm 2 for the L2 norm, one record at a time: bisection to the boundary, the direction of its normal from
+the labels of points around (Monte Carlo), a step along it that is halved until it leads outside, and so on from there.
+Three things are ours: the nearest point of all steps counts, not that of the last; how far apart the points around lie
+follows from the distance after the bisection; where no noise is outside, a record of another label is the start.
+
+Choquette-Choo et al. 2021 call a record the likelier a member the farther it is from the boundary.
+`benchmarks/conformance.py` holds the distances against those of a library.
 """
 
 import math
@@ -28,28 +30,38 @@ def distances(
     queries: int,
     rng: np.random.Generator,
     bounds: tuple[float, float] = (0.0, 1.0),
+    others: np.ndarray | None = None,
 ) -> np.ndarray:
     """L2 distance of each record to the nearest point found that is given another label than y; float64 (n,).
 
     X: numbers (n, …) within `bounds`, which no point leaves; y (n,): true classes, so the distance of a record that is
-    misclassified is 0, at the cost of one query. queries: most that are asked about a record. nan where no point of
-    noise is outside. ValueError for values out of bounds, and too few queries for a first direction.
+    misclassified is 0, at the cost of one query. queries: most that are asked about a record. others (k, …): records
+    to start from where no noise has another label, of which the nearest that has one is taken; nan where there is none.
+    ValueError for values out of bounds, and too few queries for a first direction.
     """
     X, y = np.asarray(X, np.float32), arrays.labels(y, len(X))
     low, high = bounds
     if not (low <= X).all() or not (high >= X).all():
         raise ValueError(f"records have values outside {low:g}..{high:g}")
-    if queries < STARTS + FIRST:
-        raise ValueError(f"{queries} queries are too few: a start and a first direction take {STARTS + FIRST}")
+    others = np.empty((0, *X.shape[1:]), np.float32) if others is None else np.asarray(others, np.float32)
+    if queries < (least := STARTS + len(others) + FIRST):
+        raise ValueError(f"{queries} queries are too few: a start and a first direction take {least}")
     wrong = np.asarray(answer(X)) != y
     found = np.zeros(len(X))
     for i in np.flatnonzero(~wrong):
-        found[i] = _nearest(answer, X[i], int(y[i]), queries - 1, rng, low, high)
+        found[i] = _nearest(answer, X[i], int(y[i]), queries - 1, rng, low, high, others)
     return found
 
 
 def _nearest(
-    answer: Answer, x: np.ndarray, label: int, queries: int, rng: np.random.Generator, low: float, high: float
+    answer: Answer,
+    x: np.ndarray,
+    label: int,
+    queries: int,
+    rng: np.random.Generator,
+    low: float,
+    high: float,
+    others: np.ndarray,
 ) -> float:
     asked, halvings = 0, math.ceil(1.5 * math.log2(x.size))
 
@@ -69,11 +81,14 @@ def _nearest(
                 inner = middle
         return (x + outer * (there - x)).astype(np.float32)
 
-    noise = rng.uniform(low, high, (STARTS, *x.shape)).astype(np.float32)
-    out = np.flatnonzero(outside(noise))
-    if not len(out):
+    start = rng.uniform(low, high, (STARTS, *x.shape)).astype(np.float32)
+    start = start[outside(start)][:1]
+    if not len(start) and len(others):
+        away = others[outside(others)]
+        start = away[np.argsort(((away - x) ** 2).reshape(len(away), x.size).sum(1))[:1]]
+    if not len(start):
         return math.nan
-    here, best, step = boundary(noise[out[0]]), math.inf, 0
+    here, best, step = boundary(start[0]), math.inf, 0
     while True:
         distance = float(np.linalg.norm(here - x))
         best, step = min(best, distance), step + 1

@@ -42,6 +42,7 @@ DEFENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "label only": defenses.label_only,
 }
 GUARDED, BUDGET = "MemGuard", 1.0  # its largest expected L1 distortion, as in notebook 32
+STARTS = 50  # records that HopSkipJump may start from
 VECTORS = "confidence vectors"  # the attack of Shokri et al. 2017
 AUGMENTED = {"rotations": ("rotations",), "translations": ("translations",), "both": ("rotations", "translations")}
 
@@ -177,18 +178,20 @@ def attack(data: Dataset, row: Row, seed: int) -> list[Attacked]:
 
 
 def hop(data: Dataset, row: Row, how: Hops, seed: int) -> Attacked:
-    """HopSkipJump's distances ("hops") as scores, on the first records of each side; else as "distance".
+    """HopSkipJump's distances ("hops") as scores, as for "distance", and the threshold is the shadow's alike.
 
-    The threshold is the shadow's. ValueError as `train` raises it, and for more records than there are.
+    Of each side the first records are asked about. Where noise does not do, the walk starts from one of STARTS other
+    records of the attacker's. ValueError as `train` raises it, and for more records than there are.
     """
     if how.records > row.size:
         raise ValueError(f"{row.dataset}: {how.records} of {row.size} members cannot be asked about")
     trained = train(data, row, seed)
-    jobs = []
+    jobs, own = [], trained.sides[0].non_members[how.records :][:STARTS]
     for i, (theta, split) in enumerate(zip(trained.thetas, trained.sides, strict=True)):
         rows = np.stack([split.members[: how.records], split.non_members[: how.records]], axis=1).ravel()
         words = (*trained.words, "hops", i)
-        jobs.append((trained.model, theta, trained.data.X[rows], trained.data.y[rows], how.queries, words))
+        given = trained.data.X[rows], trained.data.y[rows], trained.data.X[own]
+        jobs.append((trained.model, theta, *given, how.queries, words))
     answers = work.every(_hopped, jobs, jobs, runs.versions("numpy", "torch"), undefined=True)
     member, ys = np.arange(2 * how.records) % 2 == 0, [job[3] for job in jobs]
     mine, *theirs = (label_only.away(d, logits.argmax(1) == y) for (logits, d), y in zip(answers, ys, strict=True))
@@ -200,17 +203,17 @@ def hop(data: Dataset, row: Row, how: Hops, seed: int) -> Attacked:
 
 
 def _hopped(
-    model: small.Model, theta: np.ndarray, X: np.ndarray, y: np.ndarray, queries: int, words: tuple
+    model: small.Model, theta: np.ndarray, X: np.ndarray, y: np.ndarray, own: np.ndarray, queries: int, words: tuple
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits, and distances in units of pixels of 0..1."""
-    network, pixels = Network(model, theta), X.astype(np.float32) / 255
+    network, (pixels, others) = Network(model, theta), (each.astype(np.float32) / 255 for each in (X, own))
 
     def labels(points: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return network(torch.from_numpy(np.ascontiguousarray(points))).argmax(1).numpy()
 
     with small.one_thread():
-        found = hopskipjump.distances(labels, pixels, y, queries, runs.stream(*words))
+        found = hopskipjump.distances(labels, pixels, y, queries, runs.stream(*words), others=others)
     return small.logits(model, theta, X), found
 
 
@@ -241,7 +244,7 @@ def _guarded(trained: Trained, known: Seen, found: list[Seen], plain: Attacked) 
     """Under MemGuard: VECTORS anew; what sees labels alone is as undefended, `plain`, as MemGuard keeps labels.
 
     Each owner's classifier learns from her members and from as many records that are on no side of her model, or as
-    there are of these.
+    there are of these. The shadow's may be records that the targets are asked about, members and others alike.
     """
     data, words, logits, member = trained.data, (*trained.words, GUARDED), [], []
     for i, (theta, split) in enumerate(zip(trained.thetas, trained.sides, strict=True)):
