@@ -131,6 +131,22 @@ def test_sizes_fit_the_data(profile):
         net = surfaces.network(kind, images("cifar-100", 4, 100), profile)
         assert transfer.logits(net, images("cifar-100", 4, 100).X).shape == (4, 100)
         assert surfaces.last(net) >= 1
+        assert not experiments.normalises(net) or "resnet_epochs" in about.teacher.keys() & about.student.keys()
+
+
+def test_a_resnet_has_epochs_of_its_own(monkeypatch, teacher):
+    data, found = images("cifar-10", 80), []
+    about = {"records": 20, "epochs": 3, "resnet_epochs": 1, "last_layer_epochs": 2}
+    side = surfaces.sides("cifar-10", 80, 2, about, 0)
+    learn = experiments.learn
+    monkeypatch.setattr(experiments, "learn", lambda *rest: found.append(rest[3]) or learn(*rest))
+    for kind, keep in (("resnet-8", None), ("resnet-8", 0), ("CNN", None)):
+        net = transfer.fresh(surfaces.network(kind, data, "demo"), (0,))
+        surfaces.trained([net] * 2, data, side, about, 0, keep)
+    assert found == [1, 1, 1, 1, 3, 3]
+    net = transfer.fresh(surfaces.network("resnet-8", data, "demo"), (0,))
+    held = surfaces.trained([net] * 2, data, side, about, 0, 5)
+    assert len(found) == 6 and len(held) == 2
 
 
 @pytest.mark.parametrize("profile", ["laptop", "paper"])

@@ -1,5 +1,6 @@
 """Students of a teacher: what is frozen says the same as in the whole network, and what leaks is what was planted."""
 
+import copy
 import dataclasses
 import json
 
@@ -11,7 +12,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from mialib import metrics, runs
+from mialib import machine, metrics, papers, runs
 from mialib.attacks.mlleaks import ADVERSARY_1
 from mialib.data import caltech
 from mialib.data.datasets import Dataset
@@ -20,6 +21,7 @@ from mialib.models import fit, nets, small, transfer
 from mialib.papers.zou2020 import exhibits, experiments
 from mialib.results import plots, published, tables
 
+EPOCHS = 15  # of a ResNet
 ROW = experiments.Row("cifar-10", "cifar-100", experiments.LAST, 60, 100, 3)
 
 
@@ -109,6 +111,8 @@ def test_what_does_not_fit_is_refused_in_one_line(teacher):
         (lambda: transfer.features(transfer.Teacher(Unused(), "unused"), X), "is not run"),
         (lambda: transfer.train(teacher, X, np.full(10, 9), fit.Recipe(1), (0,)), "9"),
         (lambda: transfer.train(teacher, X, np.zeros(9, int), fit.Recipe(1), (0,)), "9"),
+        (lambda: transfer.descend(dataclasses.replace(teacher, mean=(0.4,)), X, X, None, (0,)), "fed in -1..1 here"),
+        (lambda: transfer.descend(teacher, X[:, :1], X, None, (0,)), "takes images of 3x32x32"),
         (lambda: transfer.with_classes(transfer.Teacher(nn.Sequential(nn.ReLU()), "0"), 3, (0,)), "no linear layer"),
     ]
     for call, said in cases:
@@ -191,6 +195,59 @@ def test_dropout_is_drawn_from_the_words_alone(teacher, monkeypatch, tmp_path):
     np.testing.assert_array_equal(*found)
 
 
+def test_a_resnet_learns_with_its_running_means_and_is_kept():
+    """Beside a literal loop: momentum, a rate that falls, batch statistics that move while it learns alone."""
+    data = images(200)
+    begun = transfer.fresh(transfer.with_classes(experiments.network(data, "laptop", "resnet-8"), 4, (0,)), (0,))
+    before = {name: tensor.clone() for name, tensor in begun.net.state_dict().items()}
+    student = experiments.learn(begun, data.X, data.y, EPOCHS, (0, "student"))
+    state, net = student.net.state_dict(), copy.deepcopy(begun.net).train()
+    rng, done = runs.stream(0, "student"), 0
+    rng.integers(2**62)  # of dropout, which a ResNet has none of
+    descent = torch.optim.SGD(net.parameters(), experiments.RATE, 0.9)
+    with small.one_thread():
+        for _ in range(EPOCHS):
+            for rows in np.split(rng.permutation(200), (50, 100, 150)):
+                descent.param_groups[0]["lr"] = experiments.RATE * (1 - done / 4 / EPOCHS)
+                descent.zero_grad()
+                with torch.autocast("cpu", torch.bfloat16, enabled=machine.precision() == "bfloat16"):
+                    said = net(torch.from_numpy(data.X[rows]).float() / 127.5 - 1)
+                nn.functional.cross_entropy(said.float(), torch.from_numpy(data.y[rows])).backward()
+                descent.step()
+                done += 1
+    assert not student.net.training and state["bn1.num_batches_tracked"] == 4 * EPOCHS
+    assert not torch.equal(state["bn1.running_mean"], before["bn1.running_mean"])
+    np.testing.assert_allclose(state["bn1.running_mean"], net.state_dict()["bn1.running_mean"], atol=0.05)
+    right = transfer.logits(student, data.X).argmax(1) == data.y
+    assert right.mean() > 0.8
+    entered = transfer.features(student, data.X)
+    np.testing.assert_allclose(entered, hooked(student, data.X), atol=1e-4)
+    with torch.no_grad():
+        last = student.net.linear(torch.from_numpy(entered))
+    np.testing.assert_allclose(last, transfer.logits(student, data.X), atol=1e-4)
+    again = experiments.learn(begun, data.X, data.y, EPOCHS, (0, "student"))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.net.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in begun.net.state_dict().items())
+    drawn = transfer.fresh(student, (1,)).net.state_dict()
+    assert not drawn["bn1.running_mean"].any() and not torch.equal(drawn["conv1.weight"], state["conv1.weight"])
+
+
+def test_a_network_without_batch_normalisation_is_trained_as_before(teacher):
+    data, begun = images(60), transfer.with_classes(teacher, 4, (0, "student"))
+    one = experiments.learn(begun, data.X, data.y, 2, (0,))
+    other = transfer.train(begun, data.X, data.y, fit.Recipe(2, experiments.BATCH), (0,))
+    np.testing.assert_array_equal(transfer.logits(one, data.X), transfer.logits(other, data.X))
+
+
+def test_small_grey_images_are_made_large():
+    found = experiments.enlarged(np.linspace(0, 1, 2 * 784, dtype=np.float32).reshape(2, 784))
+    assert found.shape == (2, 3, 32, 32) and found.dtype == np.uint8 and found.max() == 255
+    assert not found[:, :, :2].any() and not found[..., -2:].any()
+    np.testing.assert_array_equal(found[1, 2, 2:30, 2:30].ravel(), (255 * np.linspace(0, 1, 1568)[784:]).round())
+    blocks = experiments.enlarged(np.eye(64, dtype=np.float32)[9:10])[0, 0]
+    assert (blocks[4:8, 4:8] == 255).all() and blocks.astype(int).sum() == 16 * 255
+
+
 def test_students_have_records_of_their_own():
     side = experiments.drawn(ROW, 400, 3)
     assert len(np.unique(np.concatenate([np.concatenate([s.members, s.non_members]) for s in side]))) == 360
@@ -267,7 +324,17 @@ def test_rows_are_whole(profile):
     rows = experiments.settings(profile)
     for row in rows:
         experiments.drawn(row, sizes[row.dataset], 0)
-    assert len({(row.dataset, row.teacher, row.transfer, row.size) for row in rows}) == len(rows)
+    assert len(set(rows)) == len({dataclasses.replace(row, count=2) for row in rows}) == len(rows)
+    several = {(row.network, row.dataset, row.teacher, row.transfer, row.size): row.count for row in rows}
+    assert all(several[row.network, row.dataset, row.teacher, row.transfer, row.size] == row.count for row in rows)
+    assert len(rows) - len(several) == (1 if profile == "demo" else 3)  # the one sweep of epochs
+    [whole, last] = [row for row in rows if row.network != experiments.CNN]
+    assert (whole.transfer, last.transfer) == (experiments.FULL, experiments.LAST) and whole.size == last.size
+    assert whole.network == ("resnet-8" if profile == "demo" else "resnet-20")
+    sizes = papers.sizes(experiments.PAPER)
+    for row in rows:
+        kind = "teachers" if row.network == experiments.CNN else "resnet_teachers"
+        assert not row.teacher or row.teacher in sizes[kind][profile]
     for wrong in ({"transfer": "half"}, {"teacher": ""}, {"transfer": experiments.NONE}, {"count": 1}):
         with pytest.raises(ValueError, match=r"transfer|teacher|student"):
             dataclasses.replace(ROW, **wrong)
@@ -341,15 +408,14 @@ def test_cells_stand_beside_the_published_numbers_and_have_no_verdict(teacher):
     table = exhibits.measured(planted(teacher))
     headline = table[table["setting"] != experiments.NONE].assign(dataset="CIFAR-100", teacher="Caltech-101", size=2500)
     table = pd.concat([headline, table], ignore_index=True)
-    about = {"data": "Caltech-101", "train_acc": 0.9, "test_acc": 0.4}
+    about = {"network": "CNN", "data": "Caltech-101", "train_acc": 0.9, "test_acc": 0.4}
     cells = exhibits.compare(table, [experiments.Taught(teacher, "R", about)], "laptop")
     held = {cell["setting"]: cell for cell in cells if cell["published"] is not None and cell["value"] is not None}
     assert {cell["verdict"] for cell in cells} == {"not comparable"}
-    assert held["student of Caltech-101, full fine-tuning"]["published"] == 0.95
-    assert held["student of Caltech-101, full fine-tuning"]["primary"]
-    assert not held["student of Caltech-101, last layer"]["primary"]
+    assert held["student of Caltech-101, CNN, full fine-tuning"]["published"] == 0.95
+    assert not any(cell["primary"] for name, cell in held.items() if name.startswith("student of Caltech-101"))
     values = headline.set_index(["setting", "attack", "metric"])["value"]
-    assert held["student of Caltech-101, last layer"]["value"] == values["last layer", ADVERSARY_1, "auc"]
+    assert held["student of Caltech-101, CNN, last layer"]["value"] == values["last layer", ADVERSARY_1, "auc"]
     for kind, gap in (("last layer", 0.7834), ("full fine-tuning", 0.7784), ("no transfer", 0.8467)):
         assert held[f"{kind}, 100 records, gap"]["published"] == gap
         distance = held[f"{kind}, 100 records, boundary distance, confidences"]
@@ -365,6 +431,48 @@ def test_cells_stand_beside_the_published_numbers_and_have_no_verdict(teacher):
     json.dumps(cells, allow_nan=False)
 
 
+def test_only_the_resnet_that_is_fine_tuned_whole_has_a_verdict(teacher):
+    table = exhibits.measured(planted(teacher, experiments.TRANSFERS[:2]))
+    of_cnn = table.assign(dataset="CIFAR-100", teacher="Caltech-101", size=2500)
+    attacked = (table["attack"] == ADVERSARY_1) & (table["metric"] == "auc")
+    near = {name: table[name].mask(attacked, at) for name, at in (("value", 0.95), ("low", 0.94), ("high", 0.96))}
+    of_resnet = of_cnn.assign(network="ResNet-20", **near)
+    both = pd.concat([of_resnet, of_cnn], ignore_index=True)
+    cells = exhibits.compare(both, [], "laptop")
+    keys = [(cell["dataset"], cell["setting"], cell["metric"]) for cell in cells]
+    assert len(keys) == len(set(keys))
+    held = {cell["setting"]: cell for cell in cells if cell["metric"] == "attack_auc" and cell["published"] is not None}
+    verdicts = {name.removeprefix("student of Caltech-101, "): cell["verdict"] for name, cell in held.items()}
+    assert verdicts == {
+        "full fine-tuning": "reproduced",
+        "last layer": "reproduced",
+        "CNN, full fine-tuning": "not comparable",
+        "CNN, last layer": "not comparable",
+    }
+    assert [cell["primary"] for cell in held.values()].count(True) == 1
+    assert held["student of Caltech-101, full fine-tuning"]["primary"]
+    assert published.counts(cells)["reproduced"] == 1
+    drawn = exhibits.headline(both)
+    assert set(drawn.loc[drawn["published"].notna(), "label"]) == {"ResNet-20: full fine-tuning of Caltech-101"}
+    assert {c["verdict"] for c in exhibits.compare(both, [], "demo")} == {"not comparable"}
+
+
+def test_students_of_fewer_epochs_stand_apart(teacher):
+    table = exhibits.measured(planted(teacher))
+    fewer = table[table["setting"] == experiments.FULL].assign(epochs=2, value=0.25)
+    both = pd.concat([table, fewer], ignore_index=True)
+    assert list(exhibits.longest(both)) == [True] * len(table) + [False] * len(fewer)
+    cells = exhibits.compare(both, [], "laptop")
+    held = [cell for cell in cells if cell["published"] is not None and cell["value"] is not None]
+    assert len(held) == 9 and 0.25 not in {cell["value"] for cell in held}
+    names = {cell["setting"] for cell in cells if cell["value"] == 0.25}
+    assert "full fine-tuning of CIFAR-100, 100 members, 2 epochs, gap" in names
+    [line] = [line for line in exhibits.by_epochs(both).axes[0].lines if line.get_label() == ADVERSARY_1]
+    assert list(line.get_xdata()) == [2, 5] and line.get_ydata()[0] == 0.25
+    assert 0.25 not in {y for ax in exhibits.by_size(both).axes for line in ax.lines for y in line.get_ydata()}
+    assert exhibits.wide(both).shape == (4, 7)
+
+
 def test_figures_and_tables_of_planted_students(teacher):
     table = exhibits.measured(planted(teacher))
     assert exhibits.wide(table).shape == (3, 7)
@@ -372,7 +480,7 @@ def test_figures_and_tables_of_planted_students(teacher):
     assert [ax.get_title() for ax in figure.axes] == list(experiments.TRANSFERS)
     [line] = [li for li in figure.axes[0].lines if li.get_label() == "published: gap"]
     assert list(line.get_ydata()) == [0.7834, 0.7062, 0.6149, 0.5337]
-    drawn = exhibits.headline(table.assign(dataset="CIFAR-100", teacher="Caltech-101"))
+    drawn = exhibits.headline(table.assign(dataset="CIFAR-100", teacher="Caltech-101", network="ResNet-20"))
     assert drawn["published"].notna().sum() == 1 and not drawn.duplicated(["label", "panel"]).any()
     plots.dots(drawn, "AUC")
 

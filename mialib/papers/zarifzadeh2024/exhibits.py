@@ -14,7 +14,7 @@ SHOWN = ("auc", "tpr_at_1", "tpr_at_0.1")
 # Fig 12's attacks -> those of ours that its caption means: one IN and one OUT reference, so one variance for all.
 PRINTED = {"Attack-P": "Attack-P", "Attack-R": "Attack-R", "LiRA online, fixed": "LiRA", "RMIA online": "RMIA"}
 OTHERS = {"LiRA offline, fixed": ("LiRA", "offline"), "RMIA offline": ("RMIA", "offline")}
-WIDTHS = {(16, 16): "CNN-16", (32, 32): "CNN-32"}  # the paper's names, of what may be meant by them
+PRINTED_FOR = ("CNN-16", "CNN-32")  # the paper's names, of what may be meant by them
 QUANTILE = "Quantile regression"
 
 
@@ -173,7 +173,7 @@ def compare(table: pd.DataFrame, networks: pd.DataFrame, seen: pd.DataFrame, pro
         ours.append(about | {"setting": name, "metric": f"attack_{row.metric}"})
         printed, offline = OTHERS.get(row.attack, (PRINTED.get(row.attack), ""))
         kind, _, queries = row.dataset.partition(", ")
-        if printed and kind in WIDTHS.values() and row.metric == "auc" and row.count == 2 * (row.attack != "Attack-P"):
+        if printed and kind in PRINTED_FOR and row.metric == "auc" and row.count == 2 * (row.attack != "Attack-P"):
             variant = ", ".join(filter(None, (offline, queries if queries == "1 query" else "")))
             setting = {"setting": f"{kind}, {printed}", "variant": variant, "metric": "attack_auc"}
             told = {

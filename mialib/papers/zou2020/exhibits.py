@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mialib.attacks.mlleaks import ADVERSARY_1
-from mialib.papers.zou2020.experiments import NAMES, TRANSFERS, Attacked, Row, Taught
+from mialib.papers.zou2020.experiments import CNN, NAMES, TRANSFERS, Attacked, Row, Taught, shown
 from mialib.results import published, tables
 
 TABLE = "zou_students"
@@ -16,6 +16,8 @@ SHOWN = ("auc", "balanced_accuracy", "tpr_at_1")
 ATTACKS = (ADVERSARY_1, "nn", "threshold", "gap")
 LOOKS = {ADVERSARY_1: ("C0", "o"), "threshold": ("C2", "^"), "gap": ("C1", "s"), "boundary distance": ("C2", "v")}
 NETWORK = "another network than the published one"
+MODEL = "CNN of two convolutions"
+KIND = ["dataset", "network", "teacher", "setting", "size"]  # of students; those of a kind differ in epochs alone
 CONFIDENCES = {  # readings of the boundary attack, which is told the true label, as the second is
     ADVERSARY_1: ("confidences", "shadow attack on confidences; published: on labels alone"),
     "threshold": ("true class", "shadow attack on the confidence in the true class; published: on labels alone"),
@@ -30,8 +32,8 @@ def teachers(taught: Iterable[Taught]) -> pd.DataFrame:
 def overview(rows: Iterable[Row]) -> pd.DataFrame:
     """A line a kind and size of students, as sizes.toml has them."""
     return pd.DataFrame(
-        {"student": NAMES[row.dataset], "teacher": NAMES[row.teacher], "transfer": row.transfer}
-        | {"members": row.size, "epochs": row.epochs, "students": row.count}
+        {"student": NAMES[row.dataset], "network": shown(row.network), "teacher": NAMES[row.teacher]}
+        | {"transfer": row.transfer, "members": row.size, "epochs": row.epochs, "students": row.count}
         for row in rows
     )
 
@@ -51,10 +53,15 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     kept = table.assign(heading=heading).dropna(subset="heading")
     ends = kept[["value", "low", "high"]].to_numpy()
     said = ["{} ({} to {})".format(*map(published.short, three)) for three in ends]
-    index = ["dataset", "teacher", "setting", "size"]
+    index = [*KIND, "epochs"]
     order = list(dict.fromkeys(kept[index].itertuples(index=False, name=None)))
-    shown = kept.assign(said=said).pivot(index=index, columns="heading", values="said")
-    return shown[list(columns.values())].loc[order].rename_axis(columns=None)
+    table = kept.assign(said=said).pivot(index=index, columns="heading", values="said")
+    return table[list(columns.values())].loc[order].rename_axis(columns=None)
+
+
+def longest(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of the students that were trained longest of their kind; the others are there for `by_epochs`."""
+    return table["epochs"] == table.groupby(KIND)["epochs"].transform("max")
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,13 +69,14 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
     here = table[(table["dataset"] == "CIFAR-100") & (table["metric"] == "auc") & (table["attack"] != "target")]
     teacher = np.where(here["teacher"] == "none", "", " of " + here["teacher"])
     [printed] = published.load(TABLE).query("metric == 'attack_auc'")["published"]
-    ours = (here["setting"] == "full fine-tuning") & (here["attack"] == ADVERSARY_1)
-    return here.assign(label=here["setting"] + teacher, panel=here["attack"], published=np.where(ours, printed, np.nan))
+    ours = (here["network"] != CNN) & (here["setting"] == "full fine-tuning") & (here["attack"] == ADVERSARY_1)
+    label = here["network"] + ": " + here["setting"] + teacher
+    return here.assign(label=label, panel=here["attack"], published=np.where(ours, printed, np.nan))
 
 
 def by_size(table: pd.DataFrame) -> Figure:
     """Attack accuracy by size of the student on CIFAR-10, a panel a transfer; published dashed, of another network."""
-    here = table[(table["dataset"] == "CIFAR-10") & (table["metric"] == "balanced_accuracy")]
+    here = table[(table["dataset"] == "CIFAR-10") & (table["metric"] == "balanced_accuracy") & longest(table)]
     printed = printed_points()
     figure, axes = plt.subplots(1, len(TRANSFERS), figsize=(11, 4.4), sharey=True, layout="constrained")
     for ax, transfer in zip(axes, TRANSFERS, strict=True):
@@ -93,6 +101,26 @@ def by_size(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_epochs(table: pd.DataFrame) -> Figure:
+    """AUC by epochs of the kind of student that is trained for several numbers of them, its accuracies beside it."""
+    here = table[table.groupby(KIND)["epochs"].transform("nunique") > 1]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True, sharey=True, layout="constrained")
+    for name in (ADVERSARY_1, "threshold", "gap"):
+        (color, marker), line = LOOKS[name], here[(here["attack"] == name) & (here["metric"] == "auc")]
+        line = line.sort_values("epochs")
+        axes[0].vlines(line["epochs"], line["low"], line["high"], color=color)
+        axes[0].plot(line["epochs"], line["value"], color=color, marker=marker, label=name)
+    for name, marker in (("train", "o"), ("test", "s")):
+        line = here[(here["attack"] == "target") & (here["metric"] == f"{name}_acc")].sort_values("epochs")
+        axes[1].vlines(line["epochs"], line["low"], line["high"], color="0.4")
+        axes[1].plot(line["epochs"], line["value"], color="0.4", marker=marker, label=name)
+    axes[0].axhline(0.5, color="0.6", linestyle=":", linewidth=1)
+    for ax, title in zip(axes, ("AUC of the attack", "accuracy of the student"), strict=True):
+        ax.set(xlabel="epochs", ylabel=title, ylim=(0, 1.03), xticks=sorted(set(here["epochs"])))
+        ax.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def printed_points() -> pd.DataFrame:
     """Fig 11 of Choquette-Choo et al.: transfer, size, attack, published."""
     rows = published.load(TABLE).query("metric == 'attack_total_acc'")
@@ -104,35 +132,39 @@ def printed_points() -> pd.DataFrame:
 def compare(table: pd.DataFrame, taught: Iterable[Taught], profile: str) -> list[dict]:
     """Cells of `published.compare`: the abstract's AUC, Fig 11 and Fig 5 beside ours; then all else of ours.
 
-    None is comparable: our network is neither the ResNet-20 nor Choquette-Choo et al.'s CNN. Students of another
-    teacher than theirs stand beside no published number.
+    Our CNN is neither the ResNet-20 nor Choquette-Choo et al.'s, so none of its numbers is comparable. Students of
+    another teacher than theirs, or of fewer epochs than others of their kind, stand beside no published number.
     """
     ours = []
-    for row in table.itertuples():
+    for row in table.assign(longest=longest(table)).itertuples():
         about = {"dataset": row.dataset, "value": row.value, "low": row.low, "high": row.high, "tier": row.tier}
-        about |= {"records": row.size, "model": "CNN of two convolutions"}
-        about |= {"not_comparable": "demo profile" if profile == "demo" else NETWORK}
+        about |= {"records": row.size, "model": MODEL if row.network == CNN else row.network}
+        if profile == "demo" or row.network == CNN:
+            about["not_comparable"] = "demo profile" if profile == "demo" else NETWORK
         if row.attack == "target":
             ours.append(about | {"setting": _named(row), "metric": f"target_{row.metric}"})
         elif row.metric in SHOWN:
             ours.append(about | {"setting": f"{_named(row)}, {row.attack}", "metric": f"attack_{row.metric}"})
         ours += [about | beside for beside in _beside(row)]
     for each in taught:
-        about = {"dataset": each.about["data"], "setting": "teacher", "tier": each.tier, "low": None, "high": None}
+        setting = "teacher" if each.about["network"] == CNN else f"{each.about['network']}, teacher"
+        about = {"dataset": each.about["data"], "setting": setting, "tier": each.tier, "low": None, "high": None}
         ours += [about | {"metric": f"target_{key}", "value": each.about[key]} for key in ("train_acc", "test_acc")]
     return published.compare(ours, TABLE)
 
 
 def _named(row: tuple) -> str:
     teacher = "" if row.teacher == "none" else f" of {row.teacher}"
-    return f"{row.setting}{teacher}, {row.size} members"
+    network, epochs = "" if row.network == CNN else f"{row.network}, ", "" if row.longest else f", {row.epochs} epochs"
+    return f"{network}{row.setting}{teacher}, {row.size} members{epochs}"
 
 
 def _beside(row: tuple) -> list[dict]:
     """Setting, metric and variant of the published number that a number of ours stands beside, if there is one."""
     if row.dataset == "CIFAR-100" and row.teacher == "Caltech-101" and (row.attack, row.metric) == (ADVERSARY_1, "auc"):
-        return [{"setting": "student of Caltech-101", "metric": "attack_auc", "variant": row.setting}]
-    if row.dataset != "CIFAR-10" or row.teacher == "Caltech-101":
+        variant = f"CNN, {row.setting}" if row.network == CNN else row.setting
+        return [{"setting": "student of Caltech-101", "metric": "attack_auc", "variant": variant}]
+    if row.dataset != "CIFAR-10" or row.teacher == "Caltech-101" or row.network != CNN or not row.longest:
         return []
     setting = f"{row.setting}, {row.size} records"
     if (row.attack, row.metric) == ("gap", "balanced_accuracy"):

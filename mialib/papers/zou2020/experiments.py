@@ -7,20 +7,25 @@ which another has seen; so any of them can be the target, and the others shadows
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import nn
 
 from mialib import config, papers, runs
 from mialib.attacks import Attacked, Observations, baselines, classifiers, mlleaks, pool, shadow, signals
 from mialib.data import caltech, datasets
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split
-from mialib.models import small, transfer
+from mialib.models import nets, small, transfer
 from mialib.models.fit import Recipe
+from mialib.models.modules import Descent
 from mialib.models.transfer import Teacher
 
 PAPER = "zou2020"
-NAMES = {"caltech-101": "Caltech-101", "cifar-100": "CIFAR-100", "cifar-10": "CIFAR-10", "": "none"}
+NAMES = {"caltech-101": "Caltech-101", "cifar-100": "CIFAR-100", "cifar-10": "CIFAR-10", "mnist": "MNIST", "": "none"}
 LAST, FULL, NONE = TRANSFERS = ("last layer", "full fine-tuning", "no transfer")
+CNN = "CNN"  # of two convolutions
 BATCH = 50  # of teachers and students
+RATE = 0.05  # at first, of networks with batch normalisation
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Row:
     size: int
     epochs: int
     count: int
+    network: str = CNN
 
     def __post_init__(self) -> None:
         if self.transfer not in TRANSFERS:
@@ -62,33 +68,67 @@ def load(name: str, profile: str) -> Dataset:
     """A data set by name, Caltech-101 among them.
 
     In demo the stand-in of CIFAR-100 is mirrored: CIFAR-10's has the same digits, and no teacher saw its students'.
+    MNIST's images are made as large as CIFAR-10's, in three channels of the same grey.
     """
     if name == caltech.NAME:
         return caltech.load(profile)
     data = datasets.load(name, profile)
+    if name == "mnist":
+        X = enlarged(data.X)
+        return replace(data, X=X, source=f"{data.source}; made 3 x 32 x 32", digest=runs.digest(X, data.y))
     if profile != "demo" or name != "cifar-100":
         return data
     X = np.ascontiguousarray(data.X[..., ::-1])
     return replace(data, X=X, source=f"{data.source}; mirrored", digest=runs.digest(X, data.y))
 
 
-def teach(data: Dataset, profile: str, seed: int) -> Taught:
-    """Train a teacher on the records that sizes.toml gives it."""
-    sizes = papers.sizes(PAPER)["teachers"][profile][data.name]
+def enlarged(X: np.ndarray) -> np.ndarray:
+    """Square grey images in 0..1, (n, side * side), as uint8 (n, 3, 32, 32): pixels repeated, the rest a border."""
+    side = round(X.shape[1] ** 0.5)
+    times = 32 // side
+    border = (32 - times * side) // 2
+    grey = (255 * X.reshape(-1, side, side)).round().astype(np.uint8).repeat(times, 1).repeat(times, 2)
+    grey = np.pad(grey, ((0, 0), (border, border), (border, border)))
+    return np.repeat(grey[:, None], 3, axis=1)
+
+
+def teach(data: Dataset, profile: str, seed: int, kind: str = CNN) -> Taught:
+    """Train a teacher of this kind of network on the records that sizes.toml gives it."""
+    sizes = papers.sizes(PAPER)["teachers" if kind == CNN else "resnet_teachers"][profile][data.name]
     order = runs.stream(seed, PAPER, "teacher", data.name).permutation(len(data.y))
     rows, rest = order[: sizes["records"]], order[sizes["records"] :][:5000]
     words = (seed, PAPER, "teacher", data.name)
-    net = transfer.fresh(network(data, profile), words)
-    net = transfer.train(net, data.X[rows], data.y[rows], Recipe(sizes["epochs"], BATCH), words)
+    net = transfer.fresh(network(data, profile, kind), words)
+    net = learn(net, data.X[rows], data.y[rows], sizes["epochs"], words)
     right = [np.mean(transfer.logits(net, data.X[of]).argmax(1) == data.y[of]) for of in (rows[:5000], rest)]
-    about = {"data": NAMES[data.name], "tier": data.tier, "classes": data.classes} | sizes
+    about = {"network": shown(kind), "data": NAMES[data.name], "tier": data.tier, "classes": data.classes} | sizes
     return Taught(net, data.tier, about | {"train_acc": float(right[0]), "test_acc": float(right[1])})
 
 
-def network(data: Dataset, profile: str) -> Teacher:
-    """The network of all teachers and students, not trained: the paper's is a ResNet-20."""
+def network(data: Dataset, profile: str, kind: str = CNN) -> Teacher:
+    """A network of teachers and students, not trained: `CNN`, or one of `nets`, frozen up to its pooled features."""
+    if kind != CNN:
+        net = nets.make(kind, data.X.shape[1], data.classes).to(memory_format=torch.channels_last)
+        return Teacher(net, "flatten", data.X.shape[1:])
     sizes = papers.sizes(PAPER)["network"][profile]
     return transfer.cnn(data.X.shape[1], data.classes, tuple(sizes["filters"]), sizes["hidden"], data.X.shape[2])
+
+
+def shown(kind: str) -> str:
+    """How tables name a kind of network."""
+    return kind.replace("resnet", "ResNet")
+
+
+def normalises(teacher: Teacher) -> bool:
+    """Whether the network has batch normalisation, and so is trained in another way, and in fewer epochs."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in teacher.net.modules())
+
+
+def learn(begun: Teacher, X: np.ndarray, y: np.ndarray, epochs: int, words: tuple) -> Teacher:
+    """Train all layers: by Adam, or with batch normalisation by `transfer.descend`, in the machine's precision."""
+    if normalises(begun):
+        return transfer.descend(begun, X, y, Descent(epochs, RATE, BATCH), words)
+    return transfer.train(begun, X, y, Recipe(epochs, BATCH), words)
 
 
 def drawn(row: Row, n: int, seed: int) -> list[Split]:
@@ -111,13 +151,12 @@ def students(
     transfer.check_apart(side)
     # What a student draws is the same for each kind of it: they differ in what they are given alone.
     words = [(seed, PAPER, "student", data.name, row.size, i) for i in range(len(side))]
-    recipe = Recipe(row.epochs, BATCH)
     if row.transfer == LAST:
-        inputs = transfer.features(teacher, data.X)
+        inputs, recipe = transfer.features(teacher, data.X), Recipe(row.epochs, BATCH)
         model, thetas = transfer.heads(inputs, data.y, data.classes, [s.members for s in side], words, recipe)
         answers = [lambda rows, theta=theta: small.logits(model, theta, inputs[rows]) for theta in thetas]
     else:
-        nets = [_student(teacher, data, row, split, recipe, word) for split, word in zip(side, words, strict=True)]
+        nets = [_student(teacher, data, row, split, word) for split, word in zip(side, words, strict=True)]
         answers = [lambda rows, net=net: transfer.logits(net, data.X[rows]) for net in nets]
     return [
         shadow.seen(lambda rows, answer=answer: small.softmax(answer(rows)), data.y, split)
@@ -125,10 +164,10 @@ def students(
     ]
 
 
-def _student(teacher: Teacher, data: Dataset, row: Row, split: Split, recipe: Recipe, words: tuple) -> Teacher:
+def _student(teacher: Teacher, data: Dataset, row: Row, split: Split, words: tuple) -> Teacher:
     begun = transfer.with_classes(teacher, data.classes, words)
     begun = transfer.fresh(begun, words) if row.transfer == NONE else begun
-    return transfer.train(begun, data.X[split.members], data.y[split.members], recipe, words)
+    return learn(begun, data.X[split.members], data.y[split.members], row.epochs, words)
 
 
 def attack(data: Dataset, each: list[Observations], row: Row, seed: int) -> Attacked:
@@ -145,7 +184,7 @@ def attack(data: Dataset, each: list[Observations], row: Row, seed: int) -> Atta
         answers["threshold"].append(baselines.confidence_threshold(known, target))
         answers["gap"].append(baselines.gap(target))
     about = {"dataset": NAMES[row.dataset], "teacher": NAMES[row.teacher], "setting": row.transfer, "size": row.size}
-    about |= {"students": len(each), "tier": data.tier}
+    about |= {"network": shown(row.network), "epochs": row.epochs, "students": len(each), "tier": data.tier}
     return Attacked(about, [_accuracies(seen) for seen in each], each, answers, words)
 
 
@@ -154,10 +193,13 @@ def _accuracies(seen: Observations) -> dict[str, float]:
     return {"train_acc": right[seen.member].mean(), "test_acc": right[~seen.member].mean()}
 
 
-def run(loaded: dict[str, Dataset], taught: dict[str, Taught], row: Row, profile: str, seed: int) -> Attacked:
-    """A row from end to end; loaded and taught by name of the data set."""
+def run(
+    loaded: dict[str, Dataset], taught: dict[tuple[str, str], Taught], row: Row, profile: str, seed: int
+) -> Attacked:
+    """A row from end to end; loaded by name of the data set, taught by network and that name."""
     data = loaded[row.dataset]
-    teacher = taught[row.teacher].teacher if row.teacher else network(data, profile)
+    of = taught[row.network, row.teacher] if row.teacher else None
+    teacher = of.teacher if of else network(data, profile, row.network)
     attacked = attack(data, students(data, teacher, row, seed), row, seed)
-    tiers = [data.tier, *([taught[row.teacher].tier] if row.teacher else [])]
+    tiers = [data.tier, *([of.tier] if of else [])]
     return replace(attacked, about=attacked.about | {"tier": max(tiers, key="RSM".index)})

@@ -8,7 +8,7 @@ have the same records and differ in what they make of them.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from mialib import config, papers, runs
 from mialib.attacks import Attacked, Observations, baselines, classifiers, mlleaks, shadow, signals
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split
-from mialib.models import frozen, nets, small, transfer
+from mialib.models import frozen, small, transfer
 from mialib.models.fit import Recipe
 from mialib.models.transfer import Teacher
 from mialib.papers.zou2020 import exhibits, experiments
@@ -37,8 +37,8 @@ class Size:
     """How large: see sizes.toml. `others`: the networks of attackers who do not know the target's."""
 
     families: int
-    teacher: Mapping[str, int]  # records, epochs
-    student: Mapping[str, int]  # records, epochs, and those of a last layer alone
+    teacher: Mapping[str, int]  # records, epochs, and those of a ResNet where `others` has one
+    student: Mapping[str, int]  # the same, and the epochs of a last layer alone
     others: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -66,10 +66,8 @@ def size(profile: str) -> Size:
 
 def network(kind: str, data: Dataset, profile: str) -> Teacher:
     """A network that is not trained: "CNN", that of all targets, "MLP" of one hidden layer, or one of `nets`."""
-    if kind == "CNN":
-        return experiments.network(data, profile)
     if kind != "MLP":
-        return Teacher(nets.make(kind, data.X.shape[1], data.classes), "flatten", data.X.shape[1:])
+        return experiments.network(data, profile, kind)
     hidden = papers.sizes(PAPER)["network"][profile]["hidden"]
     layers = OrderedDict(flatten=nn.Flatten(), fc1=nn.Linear(int(np.prod(data.X.shape[1:])), hidden), relu1=nn.ReLU())
     return Teacher(nn.Sequential(layers | {"fc2": nn.Linear(hidden, data.classes)}), "relu1", data.X.shape[1:])
@@ -90,17 +88,18 @@ def trained(
     that of `experiments.students`. ValueError where a record is on two sides, and as `frozen.freeze` raises it.
     """
     transfer.check_apart(side)
-    found, recipe = [], Recipe(about["epochs"], BATCH)
+    found = []
     for i, (teacher, split) in enumerate(zip(begun, side, strict=True)):
         X, y = data.X[split.members], data.y[split.members]
         words = (seed, PAPER, "student", data.name, about["records"], i)
         if keep is not None and keep == last(teacher):
-            longer = replace(recipe, epochs=about["last_layer_epochs"])
+            longer = Recipe(about["last_layer_epochs"], BATCH)
             found.append(frozen.last_layer(teacher, X, y, data.classes, longer, words))
             continue
         student = transfer.with_classes(teacher, data.classes, words)
         student = transfer.fresh(student, words) if keep is None else frozen.freeze(student, keep)
-        found.append(transfer.train(student, X, y, recipe, words))
+        epochs = about["resnet_epochs" if experiments.normalises(student) else "epochs"]
+        found.append(experiments.learn(student, X, y, epochs, words))
     return found
 
 
