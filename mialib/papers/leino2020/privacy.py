@@ -138,7 +138,7 @@ def bounds(row: Row, epsilon: float) -> dict[str, float]:
 def measured(row: Row, several: Sequence[Defended]) -> pd.DataFrame:
     """A line a setting and attack: value, low, high of its balanced accuracy and of its AUC (means, t over targets).
 
-    Columns setting, epsilon, attack, metric ("attack_accuracy", "attack_auc"), value, low, high; attack "target" has
+    Columns setting, epsilon, attack, metric ("attack_total_acc", "attack_auc"), value, low, high; attack "target" has
     "target_train_acc" and "target_test_acc" instead.
     """
     found = []
@@ -151,7 +151,7 @@ def measured(row: Row, several: Sequence[Defended]) -> pd.DataFrame:
             )
         for attack, said in each.answers.items():
             scored = [metrics.evaluate(member, result.score, result.predicted) for member, result in said]
-            for metric, name in (("balanced_accuracy", "attack_accuracy"), ("auc", "attack_auc")):
+            for metric, name in (("balanced_accuracy", "attack_total_acc"), ("auc", "attack_auc")):
                 numbers = metrics.mean_interval([one[metric] for one in scored], 0, 1)
                 found.append(about | {"attack": attack, "metric": name} | dict(zip(ends, numbers, strict=True)))
     return pd.DataFrame(found)
@@ -170,7 +170,7 @@ def overview(row: Row, table: pd.DataFrame) -> pd.DataFrame:
     for setting, epsilon in row.settings.items():
         for name, value in bounds(row, epsilon).items():
             wide.loc[setting, f"at most ({name})"] = "" if math.isnan(value) else published.short(value)
-        for metric in ("target_test_acc", "attack_accuracy"):
+        for metric in ("target_test_acc", "attack_total_acc"):
             value = printed[metric].get(setting, math.nan)
             wide.loc[setting, f"printed, LFW: {metric}"] = "" if math.isnan(value) else published.short(value)
     return wide.loc[list(row.settings)]
@@ -182,7 +182,7 @@ def drawn(row: Row, table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), layout="constrained")
     at = np.arange(len(names))
     lines = [(axes[0], "target", "target_test_acc", "target, ours")]
-    lines += [(axes[1], name, "attack_accuracy", f"{name}, ours") for name in SHOWN]
+    lines += [(axes[1], name, "attack_total_acc", f"{name}, ours") for name in SHOWN]
     for i, (ax, attack, metric, label) in enumerate(lines):
         here = table[table["attack"].eq(attack) & table["metric"].eq(metric)].set_index("setting").loc[names]
         reach = np.abs(here[["low", "high"]].to_numpy().T - here["value"].to_numpy())
@@ -190,7 +190,7 @@ def drawn(row: Row, table: pd.DataFrame) -> Figure:
         ax.errorbar(
             place, here["value"], reach, color=f"C{i}", marker="oDs^v"[i], markersize=4, label=label, linewidth=1.2
         )
-    for ax, metric in zip(axes, ("target_test_acc", "attack_accuracy"), strict=True):
+    for ax, metric in zip(axes, ("target_test_acc", "attack_total_acc"), strict=True):
         values = printed[printed["metric"].eq(metric)].set_index("setting")["published"].reindex(names)
         ax.scatter(at, values, marker="*", color="black", s=50, zorder=3, label="printed, of LFW")
         ax.set_xticks(at, [name.replace(" ", "\n") for name in names], fontsize=7)
