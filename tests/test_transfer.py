@@ -383,7 +383,7 @@ def test_photographs_are_made_small_once(monkeypatch, tmp_path):
 
 
 def test_a_teacher_of_the_demo_has_not_seen_its_students_records():
-    names = ("caltech-101", "cifar-100", "cifar-10")
+    names = ("caltech-101", "cifar-100", "cifar-10", "mnist")
     stand_ins = {name: {image.tobytes() for image in experiments.load(name, "demo").X} for name in names}
     for row in experiments.settings("demo"):
         assert not row.teacher or not stand_ins[row.dataset] & stand_ins[row.teacher]
