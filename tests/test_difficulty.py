@@ -44,7 +44,7 @@ def attacked(tmp_path_factory):
 
 
 def test_choices_are_made_on_their_own_records(attacked):
-    assert list(attacked.answers) == [*attacked.validated, "naive", "zeror"]
+    assert list(attacked.answers) == [*attacked.validated, known.NAIVE_LAST, "naive", "zeror"]
     assert len(attacked.validated) == 9
     assert attacked.chosen["honest"] == max(attacked.validated, key=attacked.validated.get)
     tested = {}
@@ -251,6 +251,44 @@ def test_attack_seeds_are_of_the_honest_attack_alone(monkeypatch):
     gap = experiments.difference(three, "honest", "naive")["value"]
     naive = experiments.per_class(three, "naive")["balanced_accuracy"].mean()
     assert gap == pytest.approx(table["balanced_accuracy"].mean() - naive)
+
+
+def test_asked_in_turn_the_honest_attack_answers_for_every_fifth_but_the_one_of_its_choice(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    monkeypatch.setattr(known, "NINE", (("nn", "none"), ("nn", "under")))
+    seen = Observations(*vectors(1.0, members=200, others=100))
+    once, turned = (known.nine_attacks("turned", seen, SEARCH, 0, 2, in_turn=each) for each in (False, True))
+    rows = turned.result(known.CROSS).rows
+    _, last = known.split(seen.y, seen.member)
+    assert len(rows) == 4 * len(last) and set(last) < set(rows)
+    assert np.array_equal(turned.result("naive").rows, rows) and np.array_equal(turned.result("zeror").rows, rows)
+    honest, left = experiments.per_class(turned, "honest"), experiments.per_class(turned, "last")
+    assert honest["members"].tolist() == [160] * CLASSES and left["members"].tolist() == [40] * 2 * CLASSES
+    pd.testing.assert_frame_equal(left, experiments.per_class(once, "honest"))
+    assert experiments.measured([once], ["last", known.NAIVE_LAST, "honest"])["attack"].unique().tolist() == ["honest"]
+    wide = experiments.measured([turned], ["honest", "last"]).set_index(["metric", "attack"]).loc["balanced_accuracy"]
+    assert wide.loc["honest", "low"] > 0.5 and wide.loc["honest", "records"] == 4 * wide.loc["last", "records"]
+    assert experiments.named([turned], "turned", "last") == turned.chosen["honest"]
+
+
+def test_asked_in_turn_nothing_is_found_where_nothing_is(monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    monkeypatch.setattr(known, "NINE", (("nn", "under"),))
+    found = known.nine_attacks("none", Observations(*vectors(0.0, 150, 150)), SEARCH, 0, in_turn=True)
+    row = experiments.measured([found], ["honest"]).set_index("metric").loc["balanced_accuracy"]
+    assert row["low"] <= 0.5 <= row["high"] and row["high"] - row["low"] < 0.15
+
+
+def test_one_feature_is_asked_in_turn_of_every_record_once():
+    rng = np.random.default_rng(0)
+    y, member = np.repeat(np.arange(5), 100), np.tile([True, False], 250)
+    features = rng.normal(size=(500, 1)) + 2 * member[:, None]
+    table = experiments.by_feature("cifar-10-alexnet", features, y, member, (0, "t"), 10, subset="all")
+    table = table[table["metric"] == "balanced_accuracy"].set_index("asked")
+    assert table["records"].to_dict() == {"": 250, experiments.LAST: 50}
+    assert abs(table.loc["", "value"] - 0.84) < 0.06  # of a threshold between normals two apart
+    once = experiments.by_feature("mnist-lenet", features, y, member, (0, "t"), 10, subset="all").set_index("metric")
+    assert set(once["asked"]) == {""} and once.loc["balanced_accuracy", "records"] == 50
 
 
 def test_layers_may_be_attacked_in_place_of_the_vectors(monkeypatch):

@@ -1,6 +1,7 @@
 """What the tables and figures of Rezaei & Liu 2020 show of a target."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pandas as pd
@@ -131,10 +132,15 @@ def test_what_is_another_quantity_gets_a_reason(monkeypatch):
 
 def test_rates_of_distances_name_the_printed_one(monkeypatch):
     trained, _ = fake_target(monkeypatch)
-    row = pd.Series({"value": 0.5, "low": 0.4, "high": 0.6, "classes": 10, "records": 80, "members": 0.5})
-    cells = {m: exhibits.distance_cell(trained, "demo", "correct", "paper", m, row) for m in ("fnr", "fpr")}
-    assert cells["fnr"]["variant"] == "paper, labels swapped, as released" and cells["fnr"]["records"] == 80
-    assert "another quantity" in cells["fpr"]["not_comparable"] and cells["fpr"]["variant"] == "paper, corrected"
+    row = {"target": trained.name, "subset": "correct", "protocol": "paper", "asked": "", "metric": "fnr"}
+    row |= {"value": 0.5, "low": 0.4, "high": 0.6, "classes": 10, "records": 80, "members": 0.5}
+    fnr, fpr, last = (
+        exhibits.distance_cell(trained, "demo", types.SimpleNamespace(**row | more))
+        for more in ({}, {"metric": "fpr"}, {"asked": "last fifth"})
+    )
+    assert fnr["variant"] == "paper, labels swapped, as released" and fnr["records"] == 80
+    assert "another quantity" in fpr["not_comparable"] and fpr["variant"] == "paper, corrected"
+    assert last["variant"] == "paper, last fifth, labels swapped, as released"
 
 
 def test_blind_rates_come_as_cells_and_table(monkeypatch):

@@ -45,6 +45,8 @@ XGBOOST_GRID = {
     "colsample_bytree": (0.6, 0.8, 1.0),
     "max_depth": (3, 6, 9, 12),
 }
+CROSS = "cross-fitted"  # what `nine_attacks` calls the honestly chosen attack that is asked about fifths in turn
+NAIVE_LAST = "naive, last fifth"
 FEWEST = 5  # classes that an interval over classes takes: of fewer it would span all that is possible
 EXTREME = 1e5  # what the released logistic regression is given for an infinite feature; for nan it is given 0
 
@@ -152,14 +154,17 @@ def nine_attacks(
     features: np.ndarray | None = None,
     least: int = 15,
     part: tuple = (),
+    in_turn: bool = False,
 ) -> Attacked:
     """Attack confidence vectors with each of NINE, naively, and with ZeroR, and choose among the nine twice.
 
     "best" is chosen on the records it is reported on, as in the paper ("the seemingly best MI attack accuracy we
     achieve over all attack models"). "honest" is chosen by attacks that are trained on the first 60 % of each class
     and asked about the next 20 %, then trained again on 80 %, and reported on records that had no part in the choice.
-    It is trained from `seeds` seeds, the choice being that of the first. `features` (n, d): what is attacked in place
-    of the confidence vectors; `least`: see `attack`; `part`: more seed words.
+    It is trained from `seeds` seeds, the choice being that of the first. in_turn: it is `cross_fitted` as well (CROSS),
+    and "naive" and "zeror" are asked about the same records as that; NAIVE_LAST is always asked about the last fifth.
+    `features` (n, d): what is attacked in place of the confidence vectors; `least`: see `attack`; `part`: more seed
+    words.
     """
     X, y, member = seen.vectors if features is None else features, seen.y, seen.member
     hit = signals.correct(seen.vectors, y)
@@ -183,11 +188,21 @@ def nine_attacks(
     for more in range(1, seeds):
         words = (seed, "known", name, *part, "attack seed", more)
         answers[f"{chosen['honest']}, seed {more}"] = trained(chosen["honest"], words)
-    for which, called in {"naive": hit[asked.rows], "zeror": np.ones(len(asked.rows), bool)}.items():
-        answers[which] = Result(called.astype(float), called, asked.skipped, asked.rows)
+    answers[NAIVE_LAST] = _said(hit, asked)
+    if in_turn:
+        kind, sampling = chosen["honest"].split(", ")
+        words = (seed, name, *part)
+        answers[CROSS] = asked = cross_fitted(kind, X, y, member, words, sampling, least, search)
+    answers |= {"naive": _said(hit, asked), "zeror": _said(np.ones(len(y), bool), asked)}
     accuracies = [{"train_acc": hit[member].mean(), "test_acc": hit[~member].mean()}]
     every = {which: [scored] for which, scored in answers.items()}
     return Attacked({"target": name}, accuracies, [seen], every, (seed, name, *part), chosen, validated)
+
+
+def _said(called: np.ndarray, like: Result) -> Result:
+    """An answer that needs no model, called bool (n,), on the records that `like` was asked about."""
+    called = called[like.rows]
+    return Result(called.astype(float), called, like.skipped, like.rows)
 
 
 def _balanced(scored: Result, y: np.ndarray, member: np.ndarray) -> float:
@@ -201,23 +216,26 @@ def cross_fitted(
     member: np.ndarray,
     words: tuple,
     sampling: str = "none",
+    least: int = 15,
     search: Search = Search(),
+    chosen: bool = True,
 ) -> Result:
-    """Scores of four fifths of the records by models that did not know them: `attack`, trained four times.
+    """Scores of records by models that did not know them: `attack`, trained again for every fifth that is asked.
 
-    Each time the records of every class and side begin another fifth later, so another fifth is asked. The fourth
-    fifth is in no score: on it, 60 to 80 % of each class, attacks are chosen among each other.
+    Each time the records of every class and side begin another fifth later. chosen: the attack was chosen among others
+    on the fourth fifth, 60 to 80 % of each class, which then is in no score.
     """
     score, skipped = np.full(len(y), np.nan), {}
     sides = [np.flatnonzero((y == label) & (member == side)) for label in np.unique(y) for side in (True, False)]
-    for part in range(4):
+    for part in range(4 if chosen else 5):
         order = np.concatenate([np.roll(rows, -round(part / 5 * len(rows))) for rows in sides])
         records = features[order], y[order], member[order]
-        found = attack(kind, *records, (*words, "part", part), sampling, search=search)
+        found = attack(kind, *records, (*words, "part", part), sampling, least, search)
         score[order[found.rows]], skipped = found.score, found.skipped
-    known, _ = split(y, member)
-    _, choice = split(y[known], member[known], 0.75)
-    score[known[choice]] = np.nan
+    if chosen:
+        known, _ = split(y, member)
+        _, choice = split(y[known], member[known], 0.75)
+        score[known[choice]] = np.nan
     rows = np.flatnonzero(~np.isnan(score))
     return Result(score[rows], score[rows] > 0.5, skipped, rows)
 

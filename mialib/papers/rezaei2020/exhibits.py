@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -106,19 +105,18 @@ def another_distance(trained: Trained, profile: str, subset: str, protocol: str)
     return fewer_records(trained, *experiments.sampled(trained.name, profile, protocol))
 
 
-def distance_cell(trained: Trained, profile: str, subset: str, protocol: str, metric: str, row: pd.Series) -> dict:
-    """A rate of the attack on distances as `published.compare` takes it; row: of `known.over_classes`.
+def distance_cell(trained: Trained, profile: str, row: Any) -> dict:
+    """A rate of the attack on distances as `published.compare` takes it; row: a named tuple of `by_distance`.
 
-    metric: balanced_accuracy, fnr (the printed FAR, since the released script labels members 0) or fpr.
+    Its metric: balanced_accuracy, fnr (the printed FAR, since the released script labels members 0) or fpr.
     """
-    kinds = {"balanced_accuracy": ("attack_balanced_acc", ""), "fpr": ("attack_far", ", corrected")}
-    printed_as, way = (kinds | {"fnr": ("attack_far", ", labels swapped, as released")})[metric]
-    reason = fewer_records(trained, *experiments.sampled(trained.name, profile, protocol))
-    if metric == "fpr":
+    kinds = {"balanced_accuracy": ("attack_balanced_acc", ""), "fpr": ("attack_far", "corrected")}
+    printed_as, way = (kinds | {"fnr": ("attack_far", "labels swapped, as released")})[row.metric]
+    reason = fewer_records(trained, *experiments.sampled(trained.name, profile, row.protocol))
+    if row.metric == "fpr":
         reason = "another quantity: the printed FAR is the share of members called non-members"
-    about = types.SimpleNamespace(target=trained.name, subset=subset, **row)
-    more = {"variant": protocol + way, "note": f"{row['classes']:.0f} classes", "not_comparable": reason}
-    return cell(about, profile, printed_as, **more)
+    variant = ", ".join(filter(None, (row.protocol, row.asked, way)))
+    return cell(row, profile, printed_as, variant=variant, note=f"{row.classes} classes", not_comparable=reason)
 
 
 def searched_less(profile: str, attack: str) -> str:

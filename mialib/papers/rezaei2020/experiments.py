@@ -1,7 +1,8 @@
 """The experiments of Rezaei & Liu 2020: which targets are attacked, how, and what is measured on them.
 
-Every rate is a mean over the classes, on the last 20 % of each class (see `attacks.known`). A target's name is that of
-its training, then "-b" if that was the second one, then "@128" if it was stopped after 128 epochs.
+Every rate is a mean over the classes (see `attacks.known`), on the fifths of each class in turn or, where its records
+are in an order that tells something, on the last one. A target's name is that of its training, then "-b" if that was
+the second one, then "@128" if it was stopped after 128 epochs.
 """
 
 import functools
@@ -37,6 +38,9 @@ PRINTED = {  # name of a target, without "-b" and "@128": data set and model as 
 }
 VARIANTS = ("", "last epoch", "second training")  # of a target; "" is the one that published numbers are held against
 CHOICES = {"best": "best of nine on the test part", "honest": "honest selection"}  # as tables name them
+LAST = "last fifth"  # of each class: all that is asked in the released code
+CHOICES |= {"last": f"{CHOICES['honest']}, {LAST}", known.NAIVE_LAST: LAST}
+IN_ORDER = ("mnist",)  # data sets whose files differ from one end to the other, as the blind attack shows
 METRICS = ("target_train_acc", "target_test_acc")  # the rows of `accuracies`
 RATIOS = {"5:1": 5 / 6, "1:1": 1 / 2, "1:5": 1 / 6}  # members to non-members -> share of members (Table 2)
 # As released: a class with fewer members or non-members has no attack model on its layers, gradients, distances.
@@ -87,6 +91,11 @@ def looked_into(profile: str) -> list[str]:
     return [name for name in names(profile) if trained_as(name) in SIZES["looked_into"][profile]]
 
 
+def in_turn(name: str) -> bool:
+    """Whether attacks on a target are asked about every fifth of a class in turn, not about the last one alone."""
+    return not trained_as(name).startswith(IN_ORDER)
+
+
 def load(name: str, profile: str) -> Trained:
     """The target `name` with its weights: `models.targets.load`."""
     return networks.load(name, target(name, profile), profile)
@@ -109,7 +118,7 @@ def operating_point(name: str, profile: str) -> tuple[float, float]:
 
 def confidence_attacks(trained: Trained, search: Search, seed: int, seeds: int = 1) -> Attacked:
     """The confidence-based attack: each record's feature is its whole confidence vector."""
-    return known.nine_attacks(trained.name, seen(trained), search, seed, seeds)
+    return known.nine_attacks(trained.name, seen(trained), search, seed, seeds, in_turn=in_turn(trained.name))
 
 
 def seen(trained: Trained) -> Observations:
@@ -125,18 +134,29 @@ def _kept(attacked: Attacked, name: str) -> np.ndarray:
 def per_class(attacked: Attacked, attack: str, name: str = "all") -> pd.DataFrame:
     """`known.per_class` of one attack on a subset: the same attack models, evaluated on those records only.
 
-    Column seed: an attack that was trained from several has a row a class and seed.
+    "honest" is asked in turn where that was done, "last" is the same choice on the last fifth. Column seed: an attack
+    that was trained from several has a row a class and seed.
     """
     [seen], kept = attacked.records, _kept(attacked, name)
-    again = f"{attacked.chosen.get(attack, attack)}, seed "
-    of_seeds = [answer for answer in attacked.answers if answer.startswith(again)]
     return pd.concat(
         [
             known.per_class(attacked.result(each), seen.y, seen.member, kept).assign(seed=number)
-            for number, each in enumerate([attack, *of_seeds])
+            for number, each in enumerate(_answers(attacked, attack))
         ],
         ignore_index=True,
     )
+
+
+def _answers(attacked: Attacked, attack: str) -> list[str]:
+    if attack == "honest" and known.CROSS in attacked.answers:
+        return [known.CROSS]
+    which = attacked.chosen.get("honest" if attack == "last" else attack, attack)
+    return [which, *(answer for answer in attacked.answers if answer.startswith(f"{which}, seed "))]
+
+
+def _has(attacked: Attacked, attack: str) -> bool:
+    """Whether an attack is one of its own: "last" is none where nothing is asked in turn."""
+    return known.CROSS in attacked.answers or attack not in ("last", known.NAIVE_LAST)
 
 
 def measured(
@@ -150,6 +170,7 @@ def measured(
             known.over_classes(per_class(each, attack, name), **each.about, attack=attack, subset=name)
             for each in everyone
             for attack in attacks
+            if _has(each, attack)
             for name in subsets
         ],
         ignore_index=True,
@@ -167,9 +188,9 @@ def nine(attacked: Attacked) -> pd.DataFrame:
 
 
 def named(everyone: Iterable[Attacked], target: str, attack: str) -> str:
-    """Which attack models "best" or "honest" stands for on a target ("forest, over"); "" for another attack."""
+    """Which attack models "best", "honest" or "last" is on a target ("forest, over"); "" for another attack."""
     [each] = [each for each in everyone if each.about["target"] == target]
-    return each.chosen.get(attack, "")
+    return each.chosen.get("honest" if attack == "last" else attack, "")
 
 
 def difference(attacked: Attacked, a: str = "honest", b: str = "naive") -> dict[str, float]:
@@ -193,10 +214,10 @@ def base_rates(attacked: Attacked, attacks: Sequence[str]) -> pd.DataFrame:
 
 
 def too_small(everyone: Iterable[Attacked], name: str = "all") -> pd.DataFrame:
-    """A row a target: classes without an attack model, and classes whose asked records of a subset lack one side."""
+    """A row a target: classes without an attack model, and those whose last fifth of a subset lacks one side."""
     rows = []
     for each in everyone:
-        table = per_class(each, "naive", name)
+        table = per_class(each, known.NAIVE_LAST, name)
         lacking = {side: int((table[side] == 0).sum()) for side in ("members", "non_members")}
         rows.append(
             each.about
@@ -245,7 +266,7 @@ def _mean(values: np.ndarray) -> dict[str, float]:
 def cross_fitted(attacked: Attacked, search: Search, attack: str = "honest") -> Result:
     """`known.cross_fitted` of one of the nine attacks on confidence vectors."""
     [seen], (kind, sampling) = attacked.records, attacked.chosen.get(attack, attack).split(", ")
-    return known.cross_fitted(kind, seen.vectors, seen.y, seen.member, attacked.words, sampling, search)
+    return known.cross_fitted(kind, seen.vectors, seen.y, seen.member, attacked.words, sampling, search=search)
 
 
 def told_apart(everyone: Iterable[tuple[Attacked, Result]], seed: int, repeats: int = 300) -> pd.DataFrame:
@@ -321,12 +342,14 @@ def layer_attacks(
         kept = subset(hit, name)
         records = Observations(whole.vectors[kept], whole.y[kept], whole.member[kept])
         part = ("layer", number, name)
-        how = {"features": X[kept], "least": LEAST_LAYER[name], "part": part}
+        how = {"features": X[kept], "least": LEAST_LAYER[name], "part": part, "in_turn": in_turn(trained.name)}
         found[name] = known.nine_attacks(trained.name, records, search, seed, seeds, **how)
     return found
 
 
-def by_layer(attacked: dict[str, Attacked], attacks: Sequence[str] = ("best", "honest", "nn, none")) -> pd.DataFrame:
+def by_layer(
+    attacked: dict[str, Attacked], attacks: Sequence[str] = ("best", "honest", "last", "nn, none")
+) -> pd.DataFrame:
     """`layer_attacks` in numbers: target, attack, subset, models, skipped, then the columns of `known.over_classes`.
 
     models "own": trained on records of the subset alone; "shared": those trained on all records, evaluated on the
@@ -337,9 +360,10 @@ def by_layer(attacked: dict[str, Attacked], attacks: Sequence[str] = ("best", "h
         for models, each, asked in (("own", own, "all"), ("shared", attacked["all"], name)):
             if models == "own" or name != "all":
                 tables += [
-                    _skipping(each.result(attack), per_class(each, attack, asked), **each.about, attack=attack)
+                    _skipping(each.result("naive"), per_class(each, attack, asked), **each.about, attack=attack)
                     .assign(subset=name, models=models)
                     for attack in attacks
+                    if _has(each, attack)
                 ]  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
@@ -404,6 +428,35 @@ def distances(trained: Trained, profile: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def by_feature(
+    name: str, features: np.ndarray, y: np.ndarray, member: np.ndarray, words: tuple, least: int, **about: str
+) -> pd.DataFrame:
+    """A logistic regression a class on features (n, d) of a target's records, and how well it does.
+
+    Columns those of `about`, asked ("", and LAST where that is not all that is asked), skipped (classes without an
+    attack model), then those of `known.over_classes`. Arguments: see `known.attack`.
+    """
+    asked = {LAST: known.attack("logistic", features, y, member, words, least=least)}
+    if in_turn(name):
+        every = known.cross_fitted("logistic", features, y, member, words, least=least, chosen=False)
+        asked = {"": every} | asked
+    tables = [
+        _skipping(scored, known.per_class(scored, y, member), **about, asked=which if in_turn(name) else "")
+        for which, scored in asked.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_distance(found: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """`by_feature` of the distances of `distances` that crossed: columns target, subset, protocol, then its own."""
+    keys, tables = ["target", "subset", "protocol"], []
+    for at, part in found[found["crossed"]].groupby(keys, sort=False):
+        records = part[["distance"]].to_numpy(), part["class"].to_numpy(), part["side"].eq("train").to_numpy()
+        about = dict(zip(keys, at, strict=True))
+        tables.append(by_feature(about["target"], *records, (seed, *at), LEAST_DISTANCE, **about))
+    return pd.concat(tables, ignore_index=True)
+
+
 def distance_aucs(found: pd.DataFrame, seed: int) -> pd.DataFrame:
     """`signals.auc_by_class` of the distances of `distances` that crossed: a row a target, subset and protocol."""
     keys = ["target", "subset", "protocol"]
@@ -441,8 +494,7 @@ def gradient_norms(trained: Trained, profile: str) -> pd.DataFrame:
 def by_gradient(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Logistic regressions on seven norms, one a class, on correct and on misclassified records of one target.
 
-    records: of `gradient_norms`. Columns target, subset, by ("w": weights, "x": input), skipped (classes without an
-    attack model), then those of `known.over_classes`.
+    records: of `gradient_norms`. Columns target, subset, by ("w": weights, "x": input), then those of `by_feature`.
     """
     tables, target = [], records["target"].iloc[0]
     for name in SUBSETS[1:]:
@@ -450,10 +502,8 @@ def by_gradient(records: pd.DataFrame, seed: int) -> pd.DataFrame:
         y, member = here["class"].to_numpy(), here["member"].to_numpy()
         for by in ROLES:
             X = here[[f"{by}_{norm}" for norm in gradients.NORMS]].to_numpy()
-            words = (seed, "gradient", target, name, by)
-            scored = known.attack("logistic", X, y, member, words, least=LEAST_GRADIENT)
-            about = {"target": target, "subset": name, "by": by}
-            tables.append(_skipping(scored, known.per_class(scored, y, member), **about))
+            words, about = (seed, "gradient", target, name, by), {"target": target, "subset": name, "by": by}
+            tables.append(by_feature(target, X, y, member, words, LEAST_GRADIENT, **about))
     return pd.concat(tables, ignore_index=True)
 
 
