@@ -1,14 +1,19 @@
 """What the tables and figures of Nasr, Shokri & Houmansadr 2019 show, of our numbers, beside the published ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from mialib.attacks.nasr import Training
 from mialib.data.datasets import Dataset
-from mialib.papers.nasr2019 import experiments
+from mialib.papers.nasr2019 import alone, experiments
 from mialib.papers.nasr2019.experiments import Size
 from mialib.results import published
 
+NAMES = {experiments.DATA: ("Location", "FC"), experiments.IMAGES: ("CIFAR-100", "AlexNet")}  # as the paper has them
+PRINTED = ("nasr_table10", "nasr_table12", "nasr_table13")
+NETWORK = "another network: AlexNet's last layers alone"
 GAINS = (  # what an active attack is said to add (Table X): the attack, and the one that it is held against
     ("global gradient ascent", "global passive"),
     ("global isolating", "global passive"),
@@ -20,20 +25,22 @@ METRICS = {"accuracy": "attack_total_acc", "best": "best_epoch_total_acc", "gap"
 
 
 def network(data: Dataset, about: Size) -> str:
-    """The target as tables name it: "FC 446-256-128-30"."""
-    return "FC " + "-".join(map(str, experiments.network(data, about).sizes))
+    """The target as tables name it: "FC 446-256-128-30", "AlexNet's last layers, FC 256-256-100"."""
+    first = "" if data.name == experiments.DATA else "AlexNet's last layers, "
+    return f"{first}FC {'-'.join(map(str, experiments.network(data, about).sizes))}"
 
 
-def setup(data: Dataset, about: Size) -> pd.DataFrame:
+def setup(several: Sequence[tuple[Dataset, Size]]) -> pd.DataFrame:
     """Who has how many records here, beside Table XI's: a row a quantity."""
-    drawn = experiments.draw(data, about, 0)
-    ours = {"party_train_size": about.party, "party_test_size": len(drawn.test)}
-    ours |= {"attack_train_members": about.known, "attack_train_nonmembers": about.known}
-    ours |= {"attack_test_members": about.asked, "attack_test_nonmembers": len(drawn.asked)}
-    printed = published.points("nasr_table11").pivot(index="what", columns="dataset", values="value")
-    table = printed.reindex(list(ours)).astype(int)
-    table.insert(0, f"Location (tier {data.tier})", list(ours.values()))
-    return table.rename_axis(None)
+    printed, found = published.points("nasr_table11").pivot(index="what", columns="dataset", values="value"), {}
+    for data, about in several:
+        drawn = experiments.draw(data, about, 0)
+        ours = {"party_train_size": about.party, "party_test_size": len(drawn.test)}
+        ours |= {"attack_train_members": about.known, "attack_train_nonmembers": about.known}
+        ours |= {"attack_test_members": about.asked, "attack_test_nonmembers": len(drawn.asked)}
+        found["ours", f"{NAMES[data.name][0]} (tier {data.tier})"] = pd.Series(ours)
+    found |= {("Table XI", name): printed[name] for name in printed}
+    return pd.DataFrame(found).reindex(list(ours)).astype(int).rename_axis(columns=[None, None])
 
 
 def said(found: pd.DataFrame) -> pd.Series:
@@ -42,11 +49,11 @@ def said(found: pd.DataFrame) -> pd.Series:
     return pd.Series([f"{value} ({low} to {high})" for value, low, high in parts], found.index, dtype=object)
 
 
-def attacks(summary: pd.DataFrame, about: Size) -> pd.DataFrame:
+def attacks(data: Dataset, about: Size, summary: pd.DataFrame) -> pd.DataFrame:
     """A row an attack: accuracy, also at the best epoch, and the gap attack's; on all asked records, on the targets.
 
-    With ascent on the targets alone: they are half of the asked non-members and a quarter of the asked members, so who
-    was a target would tell members apart.
+    With ascent on the targets alone: more of the asked non-members than of the asked members are targets, so who was
+    one would tell members apart. The paper's number of the same data set stands beside, if there is one.
     """
     names = {"accuracy": "attack", "best": "best epoch", "gap": "gap attack"}
     shown = summary[summary.index.isin(names, level="metric")]
@@ -56,7 +63,18 @@ def attacks(summary: pd.DataFrame, about: Size) -> pd.DataFrame:
         table["model", side] = models[side]
     ascent = [each.name for each in experiments.settings(about) if each.ascent]
     table.loc[ascent, "asked"] = ""
-    return table.loc[[each.name for each in experiments.settings(about)]]
+    table = table.loc[[each.name for each in experiments.settings(about)]]
+    if beside := printed(data):
+        table["published", "attack"] = [published.short(beside[name]) if name in beside else "" for name in table.index]
+    return table
+
+
+def printed(data: Dataset) -> dict[str, float]:
+    """Settings by our names -> accuracies that Tables X, XII and XIII have of this data set, if any."""
+    name, model = NAMES[data.name]
+    rows = [row for row in pd.concat(map(published.load, PRINTED)).itertuples() if row.dataset == name]
+    parts = [(*row.setting.partition(", "), row.published) for row in rows]
+    return {setting: value for kind, _, setting, value in parts if kind == model}
 
 
 def gains(found: pd.DataFrame) -> pd.DataFrame:
@@ -88,30 +106,75 @@ def norms(summary: pd.DataFrame, setting: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T.sort_index().rename_axis("round")
 
 
-def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str) -> list[dict[str, Any]]:
-    """Our results of one of Tables X, XII, XIII as `published.compare` takes them; none of them is in the paper.
+def panels(several: Sequence[tuple[Dataset, Size, pd.DataFrame]]) -> pd.DataFrame:
+    """Rows for `plots.dots`, a panel a data set: Table X's attacks on the targets, the others on all asked records."""
+    parts = []
+    for data, about, summary in several:
+        names = [each.name for each in experiments.settings(about)]
+        own = [(name, "targets" if table_of(name) == PRINTED[0] else "asked") for name in names]
+        part = pd.DataFrame([summary.loc[(*each, "accuracy")] for each in own]).reset_index(drop=True)
+        part["gap"] = [summary.loc[(*each, "gap"), "value"] for each in own]
+        part["published"] = [printed(data).get(name, float("nan")) for name in names]
+        labels = [name.replace("gradient ascent", "ascent") for name in names]
+        parts.append(part.assign(label=labels, panel=NAMES[data.name][0], tier=data.tier))
+    return pd.concat(parts, ignore_index=True)
+
+
+def why_not(data: Dataset, about: Size, summary: pd.DataFrame, profile: str) -> str:
+    """Why no attack on CIFAR-100 can be held against the paper; "" on data that it does not attack.
+
+    The accuracies that it prints are of a stand-alone AlexNet; beside them stand those of the mean of all parties.
+    """
+    if data.name == experiments.DATA:
+        return ""
+    if profile == "demo":
+        return "demo profile"
+    ours, theirs = summary.loc[("local passive", "models")].loc[["train", "test"], "value"], alone.printed_point()
+    off = max(round(abs(one - other), 9) for one, other in zip(ours, theirs, strict=True)) > alone.NEAR
+    told = "train and test accuracy {} and {}, printed {} and {}".format(*map(published.short, (*ours, *theirs)))
+    smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
+    reasons = [NETWORK, told if off else "", "a smaller attack network, fewer steps" if smaller else ""]
+    return "; ".join(filter(None, reasons))
+
+
+def cells(data: Dataset, about: Size, summary: pd.DataFrame, table: str, profile: str) -> list[dict[str, Any]]:
+    """Our results of one of Tables X, XII, XIII as `published.compare` takes them.
 
     An attack without a variant is on the records that it is measured on here: with ascent the targets, else all asked.
     """
+    off = why_not(data, about, summary, profile)
     names = [each.name for each in experiments.settings(about) if table_of(each.name) == table]
     shown = pd.concat([summary.loc[[name]] for name in names]).reset_index()
     models, shown = shown[shown["records"] == "models"], shown[shown["metric"].isin(METRICS)]
     found = []
     for row in shown.itertuples():
+        result = _cell(data, about, row.setting, METRICS[row.metric], row)
+        result["not_comparable"] = off if row.metric == "accuracy" else ""
         if "ascent" not in row.setting:
-            variant = "" if row.records == "asked" else "the targets alone"
-            found.append(_cell(data, about, row.setting, METRICS[row.metric], row) | {"variant": variant})
+            found.append(result | {"variant": "" if row.records == "asked" else "the targets alone"})
         elif row.records == "targets":
-            found.append(_cell(data, about, row.setting, METRICS[row.metric], row))
+            found.append(result)
+    for name, ours in _again(data, about, table).items():
+        row = summary.loc[(ours, "asked", "accuracy")]
+        found.append(_cell(data, about, name, METRICS["accuracy"], row) | {"not_comparable": off})
     return found + [_cell(data, about, row.setting, f"target_{row.metric}_acc", row) for row in models.itertuples()]
 
 
+def _again(data: Dataset, about: Size, table: str) -> dict[str, str]:
+    """Attacks of Table X that the paper has in another table too: as they are called there -> as they are here."""
+    late = f"global passive, rounds {' '.join(map(str, about.observed))}"
+    four = f"local passive, {experiments.PARTICIPANTS} parties"
+    again = {PRINTED[1]: {late: "global passive"}, PRINTED[2]: {four: "local passive"}}
+    return again.get(table, {}) if data.name == experiments.IMAGES else {}
+
+
 def _cell(data: Dataset, about: Size, setting: str, metric: str, row: Any) -> dict[str, Any]:
-    """A result on Location; row has value, low, high over the seeds."""
+    """A result of ours; row has value, low, high over the seeds."""
+    name, model = NAMES[data.name]
     return {
-        "dataset": "Location",
+        "dataset": name,
         "model": network(data, about),
-        "setting": f"FC, {setting}",
+        "setting": f"{model}, {setting}",
         "metric": metric,
         "value": row.value,
         "low": row.low,

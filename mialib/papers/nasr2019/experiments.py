@@ -1,6 +1,7 @@
 """The experiments of Nasr, Shokri & Houmansadr 2019: who is trained on what, observed when, and asked about what.
 
-So far the federated ones (Tables X to XIII, Fig 7), on Location, which the paper does not attack.
+So far the federated ones (Tables X to XIII, Fig 7): on Location, which the paper does not attack, and of AlexNet's last
+layers on CIFAR-100, on what its first ones, trained on CIFAR-10, say of an image.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,17 @@ from scipy.special import softmax
 from mialib import metrics, papers, runs, work
 from mialib.attacks import nasr
 from mialib.attacks.nasr import Features, Training
+from mialib.data import datasets
 from mialib.data.datasets import Dataset
-from mialib.models import federated, small
+from mialib.models import federated, small, targets
 from mialib.models.federated import Active
 from mialib.models.fit import Recipe
 
 PAPER = "nasr2019"
 SIZES = papers.sizes(PAPER)
-DATA = "location-30"
+DATA, IMAGES = "location-30", "cifar-100"
+TABLES = {DATA: "federated", IMAGES: "federated_images"}  # of sizes.toml
+TEACHER, TRAINED = "cifar-10-alexnet", "rezaei2020"  # whose first layers all parties have, and the room that trains it
 PARTICIPANTS = 4
 MOST_LOST = 0.02  # of the global model's accuracy, by gradient ascent: our acceptance rule
 ATTACKER = 0  # the party that a local attacker is
@@ -81,10 +85,33 @@ class Pairs:
     target: np.ndarray  # bool: gradient ascent is done on it
 
 
-def size(profile: str) -> Size:
-    about = SIZES["federated"][profile]
+def size(profile: str, name: str = DATA) -> Size:
+    """How large the experiments on DATA or IMAGES are."""
+    about = SIZES[TABLES[name]][profile]
     earlier = tuple(map(tuple, about["earlier"]))
     return Size(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()} | {"earlier": earlier})
+
+
+def load(name: str, profile: str) -> Dataset:
+    """DATA as it is; of IMAGES, in place of an image, what enters the last layer of TEACHER: X float32 (n, 256).
+
+    Images that TEACHER was trained on are left out: in `demo` it has the same digits.
+    """
+    data = datasets.load(name, profile)
+    if name != IMAGES:
+        return data
+    teacher = targets.load(TEACHER, papers.targets(profile, TRAINED)[TEACHER], profile)
+    rows = unseen(data.X, teacher.data.X[teacher.data.member])
+    asked = replace(teacher, data=replace(teacher.data, X=data.X[rows], y=data.y[rows]))
+    X = targets.last_features(asked)
+    source = f"{data.source}; of {len(X):,}, {X.shape[1]} features by an AlexNet trained on {teacher.data.source}"
+    return replace(data, X=X, y=data.y[rows], source=source, digest=targets.identity(asked))
+
+
+def unseen(X: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+    """Rows of X that are equal to none of the records `trained_on`, of the same kind and shape."""
+    met = {record.tobytes() for record in trained_on}
+    return np.array([row for row, record in enumerate(X) if record.tobytes() not in met], np.int64)
 
 
 def settings(about: Size) -> list[Setting]:
