@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mialib import config
+from mialib import config, papers
 from mialib.attacks import nasr
 from mialib.attacks.nasr import Features, Training
+from mialib.data import datasets
 from mialib.data.datasets import Dataset
-from mialib.models import federated
+from mialib.models import federated, targets
 from mialib.papers.nasr2019 import exhibits, experiments
 from mialib.results import published
 
@@ -187,6 +188,44 @@ def data(noise=0.0) -> Dataset:
     return planted.dataset(noise)
 
 
+def images(n=900, d=40) -> Dataset:
+    """What stands in an image's place: numbers that are no 0 and 1; labels at random can only be memorised."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((n, d), np.float32), rng.integers(0, 4, n)
+    return Dataset(experiments.IMAGES, X, y, 4, "R", "made up", "")
+
+
+def test_features_of_images_are_by_a_network_that_saw_none_of_them(monkeypatch):
+    """In demo it was trained on five sixths of the same digits: those are left out, of the rest are its features."""
+    about = papers.targets("demo", experiments.TRAINED)[experiments.TEACHER]
+    seen, every = targets.images(about, "demo"), datasets.load(experiments.IMAGES, "demo")
+    net = targets.network(about, seen).eval()
+    trained = targets.Trained(experiments.TEACHER, about, net, seen, {})
+    monkeypatch.setattr(targets, "load", lambda name, target, profile: trained)
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    found = experiments.load(experiments.IMAGES, "demo")
+    left = [i for i, x in enumerate(every.X) if not (x == seen.X[seen.member]).all(axis=(1, 2, 3)).any()]
+    assert 0 < len(left) < len(every.y) and found.y.tolist() == every.y[left].tolist() and found.tier == every.tier
+    with torch.no_grad():
+        expected = net[:-1](targets.normalised(about, every.X[left])).numpy()
+    assert found.X.shape == (len(left), 256) and np.allclose(found.X, expected, atol=1e-5)
+    assert "CIFAR-10's place" in found.source and f"of {len(left)}" in found.source
+    assert experiments.load(experiments.DATA, "demo").digest == datasets.load(experiments.DATA, "demo").digest
+
+
+def test_only_records_that_were_trained_on_are_left_out():
+    X = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    assert experiments.unseen(X, X[[4, 1]] + np.uint8(0)).tolist() == [0, 2, 3, 5]
+    assert experiments.unseen(X, X[::-1, ::-1]).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_images_suffice_for_parties_that_share_none(profile):
+    drawn = experiments.draw(images(300 if profile == "demo" else 59_999, 1), experiments.size(profile, "cifar-100"), 0)
+    parts = [*drawn.parties, drawn.known, drawn.asked, drawn.test]
+    assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts)) and len(drawn.test) > 50
+
+
 def test_no_record_is_known_and_asked_or_tested():
     drawn = experiments.draw(data(), ABOUT, 0)
     parts = [*drawn.parties, drawn.known, drawn.asked, drawn.test]
@@ -227,14 +266,15 @@ def test_features_are_those_of_each_partys_own_upload():
         assert np.allclose(seen.outputs[0][place, -1], net(x).softmax(1).detach().numpy()[0], atol=1e-5)
 
 
-def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not():
+@pytest.mark.parametrize("data", [lambda: data(1.0), images])
+def test_parties_that_memorise_leak_and_those_that_are_not_trained_do_not(data):
     more = {"known": 25, "epochs": 100, "kernels": 2, "rounds": 60, "observed": (30, 60), "earlier": ()}
     about = experiments.Size(**vars(ABOUT) | more)
     setting, found = experiments.Setting("global passive", "global", about.observed), {}
     for name, rate in (("memorised", 0.01), ("not trained", 0.0)):
         here = experiments.Size(**vars(about) | {"rate": rate})
-        arrays = experiments._attack(data(1.0), here, 0, setting, 0.0)
-        _, asked = experiments.pairs(experiments.draw(data(1.0), here, 0), here, setting)
+        arrays = experiments._attack(data(), here, 0, setting, 0.0)
+        _, asked = experiments.pairs(experiments.draw(data(), here, 0), here, setting)
         table = experiments._measured(asked, setting, *arrays).set_index(["records", "metric"])["value"]
         found[name] = table["asked", "accuracy"]
     assert found["memorised"] > 0.65 and abs(found["not trained"] - 0.5) < 0.12
@@ -328,3 +368,35 @@ def test_a_gain_is_resolved_where_it_can_be_told_from_none_or_from_the_published
     assert (
         resolved["global isolating against global passive"] and resolved["local gradient ascent against local passive"]
     )
+
+
+def printed_cells(train, test, profile):
+    """Ours on CIFAR-100 beside Tables X, XII and XIII: every attack .7 at these accuracies of the targets."""
+    about = experiments.size("laptop", experiments.IMAGES)
+    measured = [(records, metric, 0.7) for records in ("targets", "asked") for metric in exhibits.METRICS]
+    measured += [("models", "train", train), ("models", "test", test)]
+    rows = [(each.name, seed, *row) for each in experiments.settings(about) for seed in (0, 1) for row in measured]
+    table = pd.DataFrame(rows, columns=["setting", "seed", "records", "metric", "value"])
+    summary = experiments.over_seeds(table)
+    found = {name: exhibits.cells(images(), about, summary, name, profile) for name in exhibits.PRINTED}
+    cells = [cell for name, results in found.items() for cell in published.compare(results, name)]
+    return exhibits.attacks(images(), about, summary), [cell for cell in cells if cell["value"] == 0.7]
+
+
+def test_ours_of_alexnet_stand_beside_its_printed_numbers_and_say_why_not_against():
+    table, cells = printed_cells(0.9, 0.2, "laptop")
+    met = published.primary(cells)
+    assert sorted(cell["published"] for cell in met) == sorted(
+        row.published
+        for name in exhibits.PRINTED
+        for row in published.load(name).itertuples()
+        if row.setting.startswith("AlexNet")
+    )
+    assert {cell["verdict"] for cell in cells} == {"not comparable"}
+    why = f"{exhibits.NETWORK}; train and test accuracy .900 and .200, printed .990 and .440; a smaller attack network"
+    assert all(why in cell["cause"] for cell in met)
+    assert table.loc["global isolating", ("published", "attack")] == ".890"
+    assert table.loc["local passive, 3 parties", ("published", "attack")] == ".781"
+    assert all("train and test" not in cell["cause"] for cell in printed_cells(0.98, 0.45, "laptop")[1])
+    assert all(cell["verdict"] == "not comparable" for cell in printed_cells(0.98, 0.45, "laptop")[1])
+    assert {cell["cause"] for cell in published.primary(printed_cells(0.9, 0.2, "demo")[1])} == {"demo profile"}
