@@ -104,6 +104,13 @@ BAD = [
     ),
     (lambda: leino.threshold_of([]), "give at least one shadow"),
     (lambda: leino.displacement([leino.Shadow(OWN, [OWN], X3, Y3, Y3 >= 0)], (0,)), "members and non-members"),
+    (
+        lambda: leino.displacement(
+            [leino.Shadow(of, [of], X3[:, : of[0].shape[1]], Y3, Y3 > 0) for of in (OWN, (OWN[0][:, :9], OWN[1]))],
+            (0,),
+        ),
+        r"as many features each: got \[9, 12\]",
+    ),
 ]
 
 
@@ -191,6 +198,41 @@ def test_general_wb_learns_what_weights_are_usual():
     assert found == pytest.approx(norm.cdf(0.5 * math.sqrt(200 / 50)), abs=0.02)
 
 
+def descend_shadow_by_shadow(theta, inputs, asked, member):
+    """What `leino._descend` is to give, as its docstring has it: every record by the weights of all classes."""
+    theta, share = torch.from_numpy(theta).requires_grad_(), member.mean()
+    adam = torch.optim.Adam([theta], leino.RATE, weight_decay=leino.DECAY)
+    for _ in range(leino.STEPS):
+        scores = []
+        for pair, (X, y) in zip(inputs, asked, strict=True):
+            weights, biases = leino._attack(theta, pair)
+            X = torch.from_numpy(X.toarray() if scipy.sparse.issparse(X) else X).float()
+            scores.append((X @ weights.T + biases)[torch.arange(len(y)), torch.from_numpy(y)])
+        losses = torch.nn.functional.softplus(torch.cat(scores).double() * torch.from_numpy(1 - 2.0 * member))
+        adam.zero_grad()
+        (losses * torch.from_numpy(0.5 / np.where(member, share, 1 - share))).mean().backward()
+        adam.step()
+    return theta.detach().numpy()
+
+
+def test_class_by_class_general_wb_learns_what_it_learns_from_all_classes(monkeypatch):
+    """Two shadows, of 3 and 5 classes, one asked about sparse records, and a class that nobody is of."""
+    shadows = []
+    for classes, kind in ((3, np.asarray), (5, scipy.sparse.csr_array)):
+        X, y = data(200, 12, classes, 0.5, classes)
+        target, used, asked = fitted(X[:60], y[:60], 100.0), fitted(X[60:120], y[60:120]), np.flatnonzero(y != 1)
+        shadows.append(leino.Shadow(target, [used], kind(X[asked]), y[asked], asked < 60))
+    found = leino.displacement(shadows, (0, "test"))
+    monkeypatch.setattr(leino, "_descend", descend_shadow_by_shadow)
+    slow = leino.displacement(shadows, (0, "test"))
+    assert found.spread == slow.spread and np.abs(found.theta).max() > 0.5
+    assert found.theta == pytest.approx(slow.theta, abs=1e-3)
+    for each in shadows:
+        asked = each.target, each.proxies, each.X, each.y
+        fast, by_all = (leino.general_wb(learnt, *asked).score for learnt in (found, slow))
+        assert fast.std() > 0.1 and fast == pytest.approx(by_all, abs=1e-3)
+
+
 # --- real tables ----------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +242,21 @@ def test_parts_are_disjoint_alike_and_of_one_size():
     assert {len(part) for part in parts} == {31} and len(np.unique(np.concatenate(parts))) == 155
     counts = np.array([np.bincount(y[part]) for part in parts])
     assert (np.ptp(counts, axis=0) <= 1).all()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_records_that_weigh_more_make_the_model_that_repeated_ones_make(classes):
+    """A bootstrap by weights, in float32, and by its rows, in float64: one model within the solver's tolerance."""
+    X, y = data(300, 20, classes)
+    at = experiments._again(y, np.arange(0, 300, 2), np.random.default_rng(0))
+    assert len(np.unique(at)) < len(at)
+    weights, biases = experiments._fit(X.astype(np.float32), y, at, 1.0, classes)
+    rows = leino.linear(LogisticRegression(max_iter=5000).fit(X[at], y[at]))
+    best = leino.linear(LogisticRegression(max_iter=5000, tol=1e-9).fit(X[at], y[at]))
+    for found, slow, optimum in zip((weights, biases), rows, best, strict=True):
+        assert found == pytest.approx(slow, abs=1e-4) and found == pytest.approx(optimum, abs=0.01)
+    once = leino.linear(LogisticRegression(max_iter=5000).fit(X[np.unique(at)], y[np.unique(at)]))
+    assert np.abs(once[0] - rows[0]).max() > 0.05  # so that the weights count
 
 
 def summary(noise, C, targets=4):

@@ -172,12 +172,14 @@ def displacement(shadows: Sequence[Shadow], words: tuple) -> Displacement:
     class, to that feature's weight in the attack, the same network for all features; one from the pair of biases to
     the attack's bias. Trained together on the shadows' members and non-members, either side weighing the same, by Adam
     on cross-entropy (STEPS steps of all records, RATE, weight DECAY). words: seed words. ValueError as in `bayes_wb`,
-    and where the shadows have members or non-members only.
+    for shadows that differ in their number of features, and where they have members or non-members only.
     """
     member = _members(shadows)
     if member.all() or not member.any():
         raise ValueError("general-wb learns from shadows with members and non-members; these have one of the two only")
     turned = [_turned(*_pair(each.target, each.proxies)) for each in shadows]
+    if len(features := {pair[0].shape[1] for pair in turned}) > 1:
+        raise ValueError(f"shadows must have models of as many features each: got {sorted(features)}")
     spread = tuple(
         float(np.concatenate([pair[part][..., way].ravel() for pair in turned]).std()) or 1.0
         for part in (0, 1)
@@ -207,22 +209,23 @@ def general_wb(
 
 def _descend(theta: np.ndarray, inputs: list[tuple], asked: list[tuple], member: np.ndarray) -> np.ndarray:
     """`Displacement.theta`, trained from `theta`; inputs: `_scaled` of each shadow, asked: its records and labels."""
-    share = member.mean()
+    pairs, biases = (torch.cat(parts) for parts in zip(*inputs, strict=True))
+    first = np.cumsum([0, *(len(own) for _, own in inputs)])  # of each shadow's classes, among those of all
+    of = np.concatenate([y + start for (_, y), start in zip(asked, first[:-1], strict=True)])
+    # Only the weights of a record's own class count: class by class there is nothing to compute for the others.
+    order = np.argsort(of, kind="stable")
+    X = np.concatenate([X.toarray() if scipy.sparse.issparse(X) else X for X, _ in asked])[order]
+    groups = torch.from_numpy(X).float().split(np.bincount(of, minlength=first[-1]).tolist())
+    of, member, share = torch.from_numpy(of[order]), member[order], member.mean()
     labels, weight = (torch.from_numpy(each) for each in (member * 1.0, 0.5 / np.where(member, share, 1 - share)))
-    records = [
-        (torch.from_numpy(X.toarray() if scipy.sparse.issparse(X) else X).float(), torch.from_numpy(y))
-        for X, y in asked
-    ]
     with small.one_thread():
         theta = torch.from_numpy(theta).requires_grad_()
         adam = torch.optim.Adam([theta], RATE, weight_decay=DECAY)
         for _ in range(STEPS):
-            scores = []
-            for pair, (X, y) in zip(inputs, records, strict=True):
-                weights, biases = _attack(theta, pair)
-                scores.append((X @ weights.T).gather(1, y[:, None])[:, 0] + biases[y])
+            weights, bias = _attack(theta, (pairs, biases))
+            scores = torch.cat([x @ w for x, w in zip(groups, weights, strict=True)]) + bias[of]
             adam.zero_grad()
-            F.binary_cross_entropy_with_logits(torch.cat(scores).double(), labels, weight).backward()
+            F.binary_cross_entropy_with_logits(scores.double(), labels, weight).backward()
             adam.step()
     return theta.detach().numpy()
 

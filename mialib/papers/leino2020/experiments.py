@@ -264,7 +264,7 @@ def attack(data: Dataset, row: Row, seed: int) -> Attacked:
     if 3 * row.size > data.X.shape[0]:
         raise ValueError(f"{data.name}: {data.X.shape[0]} records are too few for three parts of {row.size}")
     words = (seed, "leino", data.name, row.size)
-    X = data.X.toarray() if scipy.sparse.issparse(data.X) else data.X
+    X = (data.X.toarray() if scipy.sparse.issparse(data.X) else data.X).astype(np.float32)
     jobs = []
     for i in range(row.targets):
         own = runs.stream(*words, i).permutation(len(X))[: 3 * row.size]
@@ -347,7 +347,8 @@ def _again(y: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> np.ndarra
 def _fit(X: np.ndarray, y: np.ndarray, at: np.ndarray, C: float, classes: int) -> leino.Linear:
     if len(np.unique(y[at])) < classes:
         raise ValueError(f"{len(at)} records for a model lack one of {classes} classes: take more")
-    return leino.linear(LogisticRegression(C=C, max_iter=5000).fit(X[at], y[at]))
+    at, times = np.unique(at, return_counts=True)  # a record drawn twice weighs two: fewer rows, the same optimum
+    return leino.linear(LogisticRegression(C=C, max_iter=5000).fit(X[at], y[at], times))
 
 
 def _logits(model: leino.Linear, X: np.ndarray) -> np.ndarray:
