@@ -259,8 +259,9 @@ def test_asked_in_turn_the_honest_attack_answers_for_every_fifth_but_the_one_of_
     seen = Observations(*vectors(1.0, members=200, others=100))
     once, turned = (known.nine_attacks("turned", seen, SEARCH, 0, 2, in_turn=each) for each in (False, True))
     rows = turned.result(known.CROSS).rows
-    _, last = known.split(seen.y, seen.member)
-    assert len(rows) == 4 * len(last) and set(last) < set(rows)
+    first, last = known.split(seen.y, seen.member)
+    choice = first[known.split(seen.y[first], seen.member[first], 0.75)[1]]
+    assert rows.tolist() == sorted({*range(len(seen.y))} - {*choice}) and set(last) < set(rows)
     assert np.array_equal(turned.result("naive").rows, rows) and np.array_equal(turned.result("zeror").rows, rows)
     honest, left = experiments.per_class(turned, "honest"), experiments.per_class(turned, "last")
     assert honest["members"].tolist() == [160] * CLASSES and left["members"].tolist() == [40] * 2 * CLASSES
@@ -268,6 +269,11 @@ def test_asked_in_turn_the_honest_attack_answers_for_every_fifth_but_the_one_of_
     assert experiments.measured([once], ["last", known.NAIVE_LAST, "honest"])["attack"].unique().tolist() == ["honest"]
     wide = experiments.measured([turned], ["honest", "last"]).set_index(["metric", "attack"]).loc["balanced_accuracy"]
     assert wide.loc["honest", "low"] > 0.5 and wide.loc["honest", "records"] == 4 * wide.loc["last", "records"]
+    for attack, naive in (("honest", "naive"), ("last", known.NAIVE_LAST)):
+        one, other = (experiments.per_class(turned, each).groupby("class").mean() for each in (attack, naive))
+        assert (one["members"] == other["members"]).all() and (one["non_members"] == other["non_members"]).all()
+        gap = one["balanced_accuracy"].mean() - other["balanced_accuracy"].mean()
+        assert experiments.difference(turned, attack, naive)["value"] == pytest.approx(gap)
     assert experiments.named([turned], "turned", "last") == turned.chosen["honest"]
 
 

@@ -258,6 +258,37 @@ def test_layers_give_a_planted_leak_away_and_no_other(leak):
     assert (found["value"] > 0.8) if leak else (abs(found["value"] - 0.5) < 0.2)
 
 
+def test_layers_are_asked_in_turn_within_each_subset_on_cifar_alone(monkeypatch):
+    monkeypatch.setattr(known, "NINE", (("nn", "under"),))
+    lenet = trained(400)
+    cifar = targets.Trained("cifar-10-alexnet", lenet.target, lenet.net, lenet.data, {})
+    hit = np.arange(len(cifar.data.y)) % 3 > 0
+    monkeypatch.setattr(experiments, "right", lambda trained: hit)
+    found = experiments.layer_attacks(cifar, -1, known.Search(1, 1, 1, 5), 0, 1)
+    for name, each in found.items():
+        [seen] = each.records
+        assert len(seen.y) == {"all": len(hit), "correct": hit.sum(), "misclassified": (~hit).sum()}[name]
+        first, _ = known.split(seen.y, seen.member)
+        choice = first[known.split(seen.y[first], seen.member[first], 0.75)[1]]
+        kept = ~np.isin(seen.y, list(each.result(known.CROSS).skipped)) & ~np.isin(np.arange(len(seen.y)), choice)
+        assert each.result(known.CROSS).rows.tolist() == np.flatnonzero(kept).tolist()
+    table = experiments.by_layer(found, ["honest", "last"])
+    assert set(table["attack"]) == {"honest", "last"}
+    again = experiments.layer_attacks(lenet, -1, known.Search(1, 1, 1, 5), 0, 1, ["all"])
+    assert set(experiments.by_layer(again, ["honest", "last"])["attack"]) == {"honest"}
+
+
+def test_distances_that_crossed_are_asked_in_turn():
+    rng = np.random.default_rng(0)
+    about = {"target": "cifar-10-alexnet", "protocol": "paper", "subset": "correct", "class": np.repeat(range(5), 100)}
+    found = pd.DataFrame(about | {"side": np.tile(["train", "test"], 250), "crossed": np.arange(500) % 100 < 80})
+    found["distance"] = rng.normal(size=500) + 2 * (found["side"] == "train") + 1e6 * ~found["crossed"]
+    table = experiments.by_distance(found, 0)
+    table = table[table["metric"] == "balanced_accuracy"].set_index("asked")
+    assert table["records"].to_dict() == {"": 200, experiments.LAST: 40} and (table["protocol"] == "paper").all()
+    assert abs(table.loc["", "value"] - 0.84) < 0.06
+
+
 def test_gradients_of_noise_say_nothing_and_planted_norms_all():
     rng = np.random.default_rng(0)
     norms = {f"{by}_{name}": rng.normal(size=800) for by in "wx" for name in gradients.NORMS}

@@ -160,9 +160,10 @@ def nine_attacks(
 
     "best" is chosen on the records it is reported on, as in the paper ("the seemingly best MI attack accuracy we
     achieve over all attack models"). "honest" is chosen by attacks that are trained on the first 60 % of each class
-    and asked about the next 20 %, then trained again on 80 %, and reported on records that had no part in the choice.
-    It is trained from `seeds` seeds, the choice being that of the first. in_turn: it is `cross_fitted` as well (CROSS),
-    and "naive" and "zeror" are asked about the same records as that; NAIVE_LAST is always asked about the last fifth.
+    and asked about the next 20 %, then trained again on 80 %, and reported on the last fifth, which had no part in the
+    choice. It is trained from `seeds` seeds, the choice being that of the first. in_turn: it is `cross_fitted` as well
+    (CROSS), on records none of which an attack was validated on, though three fifths trained the nine, and "naive" and
+    "zeror" are asked about the same ones; NAIVE_LAST is always asked about the last fifth.
     `features` (n, d): what is attacked in place of the confidence vectors; `least`: see `attack`; `part`: more seed
     words.
     """
@@ -228,7 +229,8 @@ def cross_fitted(
     score, skipped = np.full(len(y), np.nan), {}
     sides = [np.flatnonzero((y == label) & (member == side)) for label in np.unique(y) for side in (True, False)]
     for part in range(4 if chosen else 5):
-        order = np.concatenate([np.roll(rows, -round(part / 5 * len(rows))) for rows in sides])
+        order = [np.roll(rows, -round(part / 5 * len(rows))) for rows in sides]
+        order = np.concatenate([np.zeros(0, np.int64), *order])
         records = features[order], y[order], member[order]
         found = attack(kind, *records, (*words, "part", part), sampling, least, search)
         score[order[found.rows]], skipped = found.score, found.skipped

@@ -13,7 +13,7 @@ from mialib.results import published
 
 NAMES = {experiments.DATA: ("Location", "FC"), experiments.IMAGES: ("CIFAR-100", "AlexNet")}  # as the paper has them
 PRINTED = ("nasr_table10", "nasr_table12", "nasr_table13")
-NETWORK = "another network: AlexNet's last layers alone"
+NETWORK = "another network: fully connected, on features of a fixed AlexNet"
 GAINS = (  # what an active attack is said to add (Table X): the attack, and the one that it is held against
     ("global gradient ascent", "global passive"),
     ("global isolating", "global passive"),
@@ -25,9 +25,9 @@ METRICS = {"accuracy": "attack_total_acc", "best": "best_epoch_total_acc", "gap"
 
 
 def network(data: Dataset, about: Size) -> str:
-    """The target as tables name it: "FC 446-256-128-30", "AlexNet's last layers, FC 256-256-100"."""
-    first = "" if data.name == experiments.DATA else "AlexNet's last layers, "
-    return f"{first}FC {'-'.join(map(str, experiments.network(data, about).sizes))}"
+    """The target as tables name it: "FC 446-256-128-30", "FC 256-256-100 on AlexNet's features"."""
+    inputs = "" if data.name == experiments.DATA else " on AlexNet's features"
+    return f"FC {'-'.join(map(str, experiments.network(data, about).sizes))}{inputs}"
 
 
 def setup(several: Sequence[tuple[Dataset, Size]]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The experiments of Nasr, Shokri & Houmansadr 2019: who is trained on what, observed when, and asked about what.
 
-So far the federated ones (Tables X to XIII, Fig 7): on Location, which the paper does not attack, and of AlexNet's last
-layers on CIFAR-100, on what its first ones, trained on CIFAR-10, say of an image.
+So far the federated ones (Tables X to XIII, Fig 7): on Location, which the paper does not attack, and on CIFAR-100, on
+what the layers before the last of an AlexNet that was trained on CIFAR-10 say of an image.
 """
 
 from collections.abc import Sequence
