@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted import dataset
+from scipy import stats
 
 from mialib import metrics
 from mialib.attacks import Attacked, Observations, Result, signals
@@ -345,3 +346,37 @@ def test_overlaps_fit_the_published_table_and_need_no_shadows():
     assert [cell["verdict"] for cell in ours] == ["differs", "differs"]
     apart = Observations(np.where(seen.member[:, None], members.vectors, 0.25).astype(np.float32), seen.y, seen.member)
     assert (tables.overlaps(attacked([apart], [result])).value == 0).all()
+
+
+def test_numbers_of_several_attackers_are_means_with_an_interval_over_them():
+    seeds = experiments.attackers("demo", 3)
+    assert len(set(seeds)) == 2 and seeds[0] == 3 and seeds == experiments.attackers("demo", 3)
+    each = [tables.summary(experiments.attack(dataset(0.6), ROW, seed)) for seed in (0, 1, 2)]
+    table = tables.over_attackers(each)
+    assert table.columns.tolist() == each[0].columns.tolist() and len(table) == len(each[0])
+    auc = [value(one, "nn", "auc").value for one in each]
+    low, high = stats.t.interval(0.95, 2, np.mean(auc), stats.sem(auc))
+    row = value(table, "nn", "auc")
+    assert (row.value, row.low, row.high) == pytest.approx((np.mean(auc), low, min(high, 1)))
+    pd.testing.assert_frame_equal(tables.over_attackers(each[:1]), each[0])
+    with pytest.raises(ValueError, match="not of the same numbers"):
+        tables.over_attackers([each[0], each[1][1:]])
+
+
+def test_what_noise_costs_is_paired_by_target_and_meant_by_attacker():
+    row = Row("location-30", 100, 3, 3, 16, 5, 20)
+    several = [list(experiments.noisy(dataset(0.6), row, seed)) for seed in (0, 1)]
+    precision = np.array(
+        [
+            [
+                [metrics.evaluate(s.member, r.score, r.predicted)["precision"] for s, r in tables.pairs(one, "nn")]
+                for one in every[:2]
+            ]
+            for every in several
+        ]
+    )
+    change = precision[:, 1] - precision[:, 0]
+    one, both = (exhibits.noise_costs(some).loc["noisy 10%"] for some in (several[:1], several))
+    assert one.tolist() == pytest.approx(metrics.mean_interval(change[0]))
+    assert both.tolist() == pytest.approx(metrics.mean_interval(change.mean(1)))
+    assert list(exhibits.noise_costs(several).index) == [name for name in experiments.NOISE if name != "real data"]

@@ -1,6 +1,6 @@
 """Numbers of an attack, over targets or over classes, as tables; of any paper that has an `Attacked`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve
 from mialib import metrics, runs
 from mialib.attacks import Attacked, Observations, Result, signals
 
+ENDS = ["value", "low", "high"]
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9}
 Interval = tuple[float, float, float]  # value, low, high
 
@@ -123,6 +124,21 @@ def averages(attacked: Attacked, attack: str = "nn") -> pd.DataFrame:
         ends = np.nanquantile((drawn["precision"] + drawn["precision_nonmember"]) / 2, (0.025, 0.975))
         numbers["macro_precision"] = numbers["macro_precision"][0], *ends
     return rows(attacked.about, attack, numbers)
+
+
+def over_attackers(each: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The same numbers (`rows`) of several attackers, as one table: their means, with Student's t interval over them.
+
+    Of one attacker her own table. ValueError for tables that are not of the same numbers.
+    """
+    first, *others = (table.set_index([name for name in table if name not in ENDS]) for table in each)
+    if not others:
+        return each[0]
+    if any(not first.index.equals(other.index) for other in others):
+        raise ValueError("the attackers' tables are not of the same numbers")
+    values = np.stack([table["value"] for table in (first, *others)], axis=1)
+    found = pd.DataFrame([metrics.mean_interval(value, 0, 1) for value in values], first.index, ENDS)
+    return found.reset_index()[each[0].columns]
 
 
 def across_classes(attacked: Attacked, attack: str = "nn") -> pd.DataFrame:

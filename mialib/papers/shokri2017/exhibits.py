@@ -87,6 +87,27 @@ def nearest(rows: Sequence[Row], loaded: Mapping[str, Dataset], seed: int) -> pd
     return table
 
 
+def noise_costs(attackers: Sequence[Sequence[Attacked]]) -> pd.DataFrame:
+    """What noise costs in precision: of each attacker `experiments.noisy`'s results, target by target less "real data".
+
+    A row a setting; columns change, low, high: Student's t over the targets of one attacker, or over several attackers.
+    """
+    changes = []
+    for every in attackers:
+        precision = pd.DataFrame(
+            {
+                each.about["setting"]: [
+                    metrics.evaluate(seen.member, result.score, result.predicted)["precision"]
+                    for seen, result in tables.pairs(each, "nn")
+                ]
+                for each in every
+            }
+        )
+        changes.append(precision.sub(precision["real data"], axis=0).drop(columns="real data"))
+    units = changes[0] if len(changes) == 1 else pd.DataFrame([change.mean() for change in changes])
+    return pd.DataFrame(metrics.over_seeds(units.to_dict("records")), ["change", "low", "high"]).T
+
+
 def kind(row: Row) -> str:
     """What a row of "table2 google" trains, as variants name it."""
     return "network stopped early" if row.hidden else "logistic regression"

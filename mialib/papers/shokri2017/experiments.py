@@ -257,6 +257,12 @@ def on_platforms(
         yield attack_all(about, seen[: row.targets], seen[row.targets :], ("nn",), seed)
 
 
+def attackers(profile: str, seed: int) -> list[int]:
+    """Seeds of Fig 8's attackers on logistic regressions, who draw sides, targets and shadows anew: `seed` first."""
+    count = papers.sizes("shokri2017")["attackers"][profile]
+    return [seed, *(int(runs.stream(seed, "attacker", i).integers(2**31)) for i in range(1, count))]
+
+
 def noisy(data: Dataset, row: Row, seed: int) -> Iterator[Attacked]:
     """Shadows trained on records with noise, targets on those without: Shokri et al. 2017, Fig 8.
 
