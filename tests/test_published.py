@@ -730,11 +730,12 @@ def test_what_results_say_of_table_7():
     off = {"as released": [], "corrected": []}
     for cell in record["cells"]:
         parts = cell["setting"].split(", ")
-        if cell["metric"].endswith("_attack_far") and parts[1] == "correct" and cell["value"] is not None:
+        counts = parts[1] == "correct" and "last fifth" not in parts and cell["value"] is not None
+        if cell["metric"].endswith("_attack_far") and counts:
             off[parts[-1]].append(round(abs(cell["value"] - cell["published"]), 2))
     released, true = (sorted(each) for each in off.values())
     assert len(released) == len(true) == 8
-    assert released[-2] <= 0.03 and released[-1] == 0.11 and true[0] == 0.10 and true[-1] == 0.49
+    assert released[-2] <= 0.03 and released[-1] == 0.17 and true[0] == 0.10 and true[-1] == 0.51
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])

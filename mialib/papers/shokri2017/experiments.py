@@ -259,7 +259,7 @@ def on_platforms(
 
 def attackers(profile: str, seed: int) -> list[int]:
     """Seeds of Fig 8's attackers on logistic regressions, who draw sides, targets and shadows anew: `seed` first."""
-    count = papers.sizes("shokri2017")["attackers"][profile]
+    count = papers.sizes("shokri2017")["fig8"]["attackers"][profile]
     return [seed, *(int(runs.stream(seed, "attacker", i).integers(2**31)) for i in range(1, count))]
 
 
