@@ -155,7 +155,7 @@ def fetch(names) -> None:
 @_profile("laptop")
 @click.option("--keep", is_flag=True, help="Copy the weights and logs to data/targets afterwards.")
 def targets(names, profile, keep) -> None:
-    """Train the target models of Rezaei & Liu 2020, such as cifar-100-alexnet.
+    """Train target models, such as cifar-100-alexnet of Rezaei & Liu 2020 or caltech-101-resnet of Zou et al. 2020.
 
     One process a core, a checkpoint an epoch: the same command resumes. In laptop only notebook 19 needs it, of the two
     AlexNets, and it takes hours: the weights are in data/targets. Without names all are trained, for days on a CPU.

@@ -14,10 +14,10 @@ from torch import nn
 
 from mialib import machine, metrics, papers, runs
 from mialib.attacks.mlleaks import ADVERSARY_1
-from mialib.data import caltech
+from mialib.data import caltech, photographs
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split
-from mialib.models import fit, nets, small, transfer
+from mialib.models import fit, modules, nets, small, targets, transfer
 from mialib.papers.zou2020 import exhibits, experiments
 from mialib.results import plots, published, tables
 
@@ -200,15 +200,15 @@ def test_a_resnet_learns_with_its_running_means_and_is_kept():
     data = images(200)
     begun = transfer.fresh(transfer.with_classes(experiments.network(data, "laptop", "resnet-8"), 4, (0,)), (0,))
     before = {name: tensor.clone() for name, tensor in begun.net.state_dict().items()}
-    student = experiments.learn(begun, data.X, data.y, EPOCHS, (0, "student"))
+    [student] = experiments.learn([(begun, data.X, data.y, EPOCHS, (0, "student"))])
     state, net = student.net.state_dict(), copy.deepcopy(begun.net).train()
-    rng, done = runs.stream(0, "student"), 0
+    rng, done, rate = runs.stream(0, "student"), 0, experiments.RATES[True]
     rng.integers(2**62)  # of dropout, which a ResNet has none of
-    descent = torch.optim.SGD(net.parameters(), experiments.RATE, 0.9)
+    descent = torch.optim.SGD(net.parameters(), rate, 0.9)
     with small.one_thread():
         for _ in range(EPOCHS):
             for rows in np.split(rng.permutation(200), (50, 100, 150)):
-                descent.param_groups[0]["lr"] = experiments.RATE * (1 - done / 4 / EPOCHS)
+                descent.param_groups[0]["lr"] = rate * (1 - done / 4 / EPOCHS)
                 descent.zero_grad()
                 with torch.autocast("cpu", torch.bfloat16, enabled=machine.precision() == "bfloat16"):
                     said = net(torch.from_numpy(data.X[rows]).float() / 127.5 - 1)
@@ -225,26 +225,65 @@ def test_a_resnet_learns_with_its_running_means_and_is_kept():
     with torch.no_grad():
         last = student.net.linear(torch.from_numpy(entered))
     np.testing.assert_allclose(last, transfer.logits(student, data.X), atol=1e-4)
-    again = experiments.learn(begun, data.X, data.y, EPOCHS, (0, "student"))
+    [again] = experiments.learn([(begun, data.X, data.y, EPOCHS, (0, "student"))])
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.net.state_dict().items())
     assert all(torch.equal(tensor, before[name]) for name, tensor in begun.net.state_dict().items())
     drawn = transfer.fresh(student, (1,)).net.state_dict()
     assert not drawn["bn1.running_mean"].any() and not torch.equal(drawn["conv1.weight"], state["conv1.weight"])
 
 
-def test_a_network_without_batch_normalisation_is_trained_as_before(teacher):
+def test_networks_learn_at_the_rate_of_their_kind_each_by_itself(teacher, monkeypatch):
     data, begun = images(60), transfer.with_classes(teacher, 4, (0, "student"))
-    one = experiments.learn(begun, data.X, data.y, 2, (0,))
-    other = transfer.train(begun, data.X, data.y, fit.Recipe(2, experiments.BATCH), (0,))
-    np.testing.assert_array_equal(transfer.logits(one, data.X), transfer.logits(other, data.X))
+    other = transfer.fresh(experiments.network(data, "demo", "resnet-8"), (0,))
+    jobs = [(net, data.X, data.y, 2, (0, i)) for i, net in enumerate((begun, other, begun))]
+    together = experiments.learn(iter(jobs))
+    monkeypatch.setenv("MIALIB_WORKERS", "1")
+    for (net, X, y, epochs, words), found, rate in zip(jobs, together, (0.02, 0.05, 0.02), strict=True):
+        alone = transfer.descend(net, X, y, modules.Descent(epochs, rate, experiments.BATCH), words)
+        np.testing.assert_array_equal(transfer.logits(found, X), transfer.logits(alone, X))
+    assert not np.array_equal(transfer.logits(together[0], data.X), transfer.logits(together[2], data.X))
+
+
+def test_a_resnet_teacher_is_the_target_that_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path))
+    data = photographs.load("caltech-101", "demo")
+    found, again = (experiments.teach(data, "demo", seed, "resnet-8") for seed in (0, 1))
+    trained = targets.load("caltech-101-resnet", papers.targets("demo")["caltech-101-resnet"], "demo")
+    assert sorted(map(bytes, trained.data.X)) == sorted(map(bytes, data.X)) and len(np.unique(trained.data.y[:50])) > 5
+    said = [transfer.logits(each.teacher, trained.data.X) for each in (found, again)]
+    np.testing.assert_array_equal(*said)
+    np.testing.assert_allclose(small.softmax(said[0]), targets.confidences(trained), atol=1e-5)
+    right = said[0].argmax(1) == trained.data.y
+    assert found.about["train_acc"] == pytest.approx(right[trained.data.member].mean())
+    assert found.about["test_acc"] == pytest.approx(right[~trained.data.member].mean())
+    assert (found.about["records"], found.about["epochs"], found.about["network"]) == (1497, 2, "ResNet-8")
+
+
+def test_all_rows_together_are_each_by_itself():
+    rows = [
+        experiments.Row("cifar-10", "mnist", experiments.FULL, 20, 2, 2),
+        experiments.Row("cifar-10", "mnist", experiments.LAST, 20, 5, 3),
+        experiments.Row("cifar-10", "", experiments.NONE, 20, 2, 2),
+    ]
+    loaded = {name: photographs.load(name, "demo") for name in ("cifar-10", "mnist")}
+    taught = experiments.teach_all(loaded, [(experiments.CNN, "mnist")], "demo", 0)
+    assert taught[experiments.CNN, "mnist"].about == experiments.teach(loaded["mnist"], "demo", 0).about
+    everyone = experiments.run_all(loaded, taught, rows, "demo", 0)
+    for row, attacked in zip(rows, everyone, strict=True):
+        net = (
+            taught[experiments.CNN, "mnist"].teacher if row.teacher else experiments.network(loaded["cifar-10"], "demo")
+        )
+        for mine, theirs in zip(experiments.students(loaded["cifar-10"], net, row, 0), attacked.records, strict=True):
+            np.testing.assert_array_equal(mine.vectors, theirs.vectors)
+        assert attacked.about["tier"] == "S" and attacked.about["students"] == row.count
 
 
 def test_small_grey_images_are_made_large():
-    found = experiments.enlarged(np.linspace(0, 1, 2 * 784, dtype=np.float32).reshape(2, 784))
+    found = photographs.enlarged(np.linspace(0, 1, 2 * 784, dtype=np.float32).reshape(2, 784))
     assert found.shape == (2, 3, 32, 32) and found.dtype == np.uint8 and found.max() == 255
     assert not found[:, :, :2].any() and not found[..., -2:].any()
     np.testing.assert_array_equal(found[1, 2, 2:30, 2:30].ravel(), (255 * np.linspace(0, 1, 1568)[784:]).round())
-    blocks = experiments.enlarged(np.eye(64, dtype=np.float32)[9:10])[0, 0]
+    blocks = photographs.enlarged(np.eye(64, dtype=np.float32)[9:10])[0, 0]
     assert (blocks[4:8, 4:8] == 255).all() and blocks.astype(int).sum() == 16 * 255
 
 
@@ -331,10 +370,9 @@ def test_rows_are_whole(profile):
     [whole, last] = [row for row in rows if row.network != experiments.CNN]
     assert (whole.transfer, last.transfer) == (experiments.FULL, experiments.LAST) and whole.size == last.size
     assert whole.network == ("resnet-8" if profile == "demo" else "resnet-20")
-    sizes = papers.sizes(experiments.PAPER)
-    for row in rows:
-        kind = "teachers" if row.network == experiments.CNN else "resnet_teachers"
-        assert not row.teacher or row.teacher in sizes[kind][profile]
+    known = {(experiments.CNN, name) for name in papers.sizes(experiments.PAPER)["teachers"][profile]}
+    known |= {(target.network, target.dataset) for target in papers.targets(profile, experiments.PAPER).values()}
+    assert all((row.network, row.teacher) in known for row in rows if row.teacher)
     for wrong in ({"transfer": "half"}, {"teacher": ""}, {"transfer": experiments.NONE}, {"count": 1}):
         with pytest.raises(ValueError, match=r"transfer|teacher|student"):
             dataclasses.replace(ROW, **wrong)
@@ -356,7 +394,7 @@ def test_caltech_is_refused_unless_it_is_whole(monkeypatch, tmp_path):
         caltech.load("laptop")
 
 
-def photographs(folder, size=(70, 50)):
+def put_photographs(folder, size=(70, 50)):
     """Two classes of two: grey left and right of the centre square, which has a patch of white in its upper left."""
     for name, kind in ((name, kind) for name in "ab" for kind in ("image_0001.jpg", "tmp")):
         pixels = np.full((size[1], size[0], 3), 90, np.uint8)
@@ -369,7 +407,7 @@ def photographs(folder, size=(70, 50)):
 def test_photographs_are_made_small_once(monkeypatch, tmp_path):
     monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
     folder = tmp_path / "caltech101" / "101_ObjectCategories"
-    photographs(folder)
+    put_photographs(folder)
     monkeypatch.setattr(caltech, "IMAGES", 4)
     monkeypatch.setattr(caltech, "CLASSES", 2)
     with pytest.warns(UserWarning, match="not pixel for pixel"):
@@ -384,7 +422,7 @@ def test_photographs_are_made_small_once(monkeypatch, tmp_path):
 
 def test_a_teacher_of_the_demo_has_not_seen_its_students_records():
     names = ("caltech-101", "cifar-100", "cifar-10", "mnist")
-    stand_ins = {name: {image.tobytes() for image in experiments.load(name, "demo").X} for name in names}
+    stand_ins = {name: {image.tobytes() for image in photographs.load(name, "demo").X} for name in names}
     for row in experiments.settings("demo"):
         assert not row.teacher or not stand_ins[row.dataset] & stand_ins[row.teacher]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mialib.attacks import Observations
+from mialib.attacks import Observations, signals
 from mialib.data.splits import Split
 from mialib.models import fit
 from mialib.models.fit import Recipe, Records
@@ -30,3 +30,9 @@ def seen(answer: Callable[[np.ndarray], np.ndarray], y: np.ndarray, split: Split
     """What `answer`, a function of record numbers, says of the members and the non-members of a split."""
     rows = np.concatenate([split.members, split.non_members])
     return Observations(answer(rows), y[rows], np.arange(len(rows)) < len(split.members))
+
+
+def accuracies(seen: Observations) -> dict[str, float]:
+    """Train and test accuracy of a model: on those of the observed records that it learnt, and on the others."""
+    right = signals.correct(seen.vectors, seen.y)
+    return {"train_acc": right[seen.member].mean(), "test_acc": right[~seen.member].mean()}

@@ -23,7 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mialib import config, machine, runs, source, work
-from mialib.data import datasets, files
+from mialib.data import caltech, datasets, files
 from mialib.models import nets, small
 
 LOG = ("epoch", "rate", "loss", "accuracy", "seconds")
@@ -81,15 +81,21 @@ class Images:
 
 
 def images(target: Target, profile: str) -> Images:
-    """Members and non-members: the official training and test images, or five and one parts of a stand-in."""
+    """Members and non-members: the official training and test images, or five and one parts of a stand-in.
+
+    Caltech-101 has no official test images: all but a thousand, drawn once, are members, and come first.
+    """
     if target.dataset == "imagenet":
         return _imagenet()
-    data = datasets.load(target.dataset, profile)
-    n, X = len(data.y), data.X
+    data = caltech.load(profile) if target.dataset == caltech.NAME else datasets.load(target.dataset, profile)
+    n, X, y = len(data.y), data.X, data.y
+    if target.dataset == caltech.NAME:  # its images come class by class
+        order = runs.stream(0, "target", caltech.NAME, "members").permutation(n)
+        X, y = X[order], y[order]
     if X.ndim == 2:
         X = _pictures(X)
-    members = {70_000: 60_000, 60_000: 50_000}.get(n, n * 5 // 6)
-    return Images(X, data.y, np.arange(n) < members, data.classes, data.tier, data.source, data.digest)
+    members = {70_000: 60_000, 60_000: 50_000, caltech.IMAGES: caltech.IMAGES - 1000}.get(n, n * 5 // 6)
+    return Images(X, y, np.arange(n) < members, data.classes, data.tier, data.source, data.digest)
 
 
 def _pictures(X: np.ndarray) -> np.ndarray:

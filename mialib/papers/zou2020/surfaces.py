@@ -15,7 +15,7 @@ import pandas as pd
 from torch import nn
 
 from mialib import config, papers, runs
-from mialib.attacks import Attacked, Observations, baselines, classifiers, mlleaks, shadow, signals
+from mialib.attacks import Attacked, Observations, baselines, classifiers, mlleaks, shadow
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split
 from mialib.models import frozen, small, transfer
@@ -37,7 +37,7 @@ class Size:
     """How large: see sizes.toml. `others`: the networks of attackers who do not know the target's."""
 
     families: int
-    teacher: Mapping[str, int]  # records, epochs, and those of a ResNet where `others` has one
+    teacher: Mapping[str, int]  # records and epochs
     student: Mapping[str, int]  # the same, and the epochs of a last layer alone
     others: tuple[str, ...]
 
@@ -88,19 +88,17 @@ def trained(
     that of `experiments.students`. ValueError where a record is on two sides, and as `frozen.freeze` raises it.
     """
     transfer.check_apart(side)
-    found = []
-    for i, (teacher, split) in enumerate(zip(begun, side, strict=True)):
-        X, y = data.X[split.members], data.y[split.members]
-        words = (seed, PAPER, "student", data.name, about["records"], i)
-        if keep is not None and keep == last(teacher):
-            longer = Recipe(about["last_layer_epochs"], BATCH)
-            found.append(frozen.last_layer(teacher, X, y, data.classes, longer, words))
-            continue
-        student = transfer.with_classes(teacher, data.classes, words)
-        student = transfer.fresh(student, words) if keep is None else frozen.freeze(student, keep)
-        epochs = about["resnet_epochs" if experiments.normalises(student) else "epochs"]
-        found.append(experiments.learn(student, X, y, epochs, words))
-    return found
+    words = [(seed, PAPER, "student", data.name, about["records"], i) for i in range(len(side))]
+    parts = [(data.X[split.members], data.y[split.members]) for split in side]
+    if keep is not None and keep == last(begun[0]):
+        longer, each = Recipe(about["last_layer_epochs"], BATCH), zip(begun, parts, words, strict=True)
+        return [frozen.last_layer(teacher, *part, data.classes, longer, word) for teacher, part, word in each]
+    jobs = []
+    for teacher, part, word in zip(begun, parts, words, strict=True):
+        student = transfer.with_classes(teacher, data.classes, word)
+        student = transfer.fresh(student, word) if keep is None else frozen.freeze(student, keep)
+        jobs.append((student, *part, about["epochs"], word))
+    return experiments.learn(jobs)
 
 
 def last(teacher: Teacher) -> int:
@@ -154,7 +152,9 @@ def ask(loaded: Mapping[str, Dataset], taught: Taught, about: Size, profile: str
     scratch = students([network("CNN", low, profile)] * n, None)
     alone = {NO_TEACHER: own(scratch, low, split[1])}
     shadows = {name: own(models, high, split[0]) for name, models in ({OWN: families} | others).items()}
-    found = [Asked(TEACHER, NAMES[TEACHERS], NO_STUDENT, shadows[OWN], shadows, _accuracies(shadows[OWN]))]
+    found = [
+        Asked(TEACHER, NAMES[TEACHERS], NO_STUDENT, shadows[OWN], shadows, [*map(shadow.accuracies, shadows[OWN])])
+    ]
     for keep in range(last(families[0]) + 1):
         made, end = {OWN: students(families, keep)}, keep in (0, last(families[0]))
         if end:
@@ -163,14 +163,14 @@ def ask(loaded: Mapping[str, Dataset], taught: Taught, about: Size, profile: str
             made[OTHER_DATA] = students([taught.teacher] * n, keep)
             made |= {name: students(of, last(of[0]) if keep else 0) for name, of in others.items()}
         said = {name: own(models, low, split[1]) for name, models in made.items()} | (alone if end else {})
-        right, named = _accuracies(said[OWN]), kept(keep, families[0])
+        right, named = [*map(shadow.accuracies, said[OWN])], kept(keep, families[0])
         found.append(Asked(STUDENT, NAMES[STUDENTS], named, said[OWN], said, right))
         said = {name: through(models, high, split[0]) for name, models in made.items() if name in (OWN, *others)}
         if end:
             aside = elsewhere(loaded[ELSEWHERE], profile, seed, n)
             said[OTHER_DATA] = through(made[OTHER_DATA], loaded[ELSEWHERE], aside)
         found.append(Asked(THROUGH, NAMES[TEACHERS], named, said[OWN], said, right))
-    right, control = _accuracies(alone[NO_TEACHER]), through(scratch, high, split[0])
+    right, control = [*map(shadow.accuracies, alone[NO_TEACHER])], through(scratch, high, split[0])
     found.append(Asked(STUDENT, NAMES[STUDENTS], NO_TEACHER, alone[NO_TEACHER], alone, right))
     return [*found, Asked(THROUGH, NAMES[TEACHERS], NO_TEACHER, control, {NO_TEACHER: control}, right)]
 
@@ -179,14 +179,6 @@ def kept(keep: int, teacher: Teacher) -> str:
     """How tables name that `keep` of the teacher's layers with weights are frozen."""
     named = {0: "none frozen", 1: "first layer frozen", last(teacher): "all frozen but the last"}
     return named.get(keep, f"first {keep} layers frozen")
-
-
-def _accuracies(several: list[Observations]) -> list[dict[str, float]]:
-    right = [signals.correct(seen.vectors, seen.y) for seen in several]
-    return [
-        {"train_acc": hits[seen.member].mean(), "test_acc": hits[~seen.member].mean()}
-        for hits, seen in zip(right, several, strict=True)
-    ]
 
 
 def attack(asked: Asked, attacker: str, tier: str, seed: int) -> Attacked:
