@@ -48,8 +48,7 @@ def opacus(size: str, mode: str) -> dict[str, Any]:
     images, labels = torch.from_numpy(X), torch.from_numpy(y)
     records = torch.utils.data.TensorDataset(images[::2], labels[::2])
     start, nets = time.process_time(), []
-    for i in range(MODELS):
-        torch.manual_seed(i)
+    for _ in range(MODELS):
         parts = [(torch.nn.Linear(*ends), torch.nn.Tanh()) for ends in itertools.pairwise(model.sizes)]
         net, loss = torch.nn.Sequential(*itertools.chain(*parts))[:-1], torch.nn.CrossEntropyLoss()
         net, optimiser, *rest, loader = PrivacyEngine().make_private(
