@@ -25,9 +25,10 @@ import scipy.sparse
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mialib import config, runs
-from mialib.data import datasets, files
+from mialib.data import datasets, files, lfw
 from mialib.papers.shokri2017 import exhibits, experiments
 from mialib.papers.shokri2017.experiments import Row
 
@@ -152,7 +153,7 @@ def left(raw) -> list[str]:
 
 
 def test_registry_is_complete():
-    folders = {folder for folder, _ in datasets.SETS.values()} | {"weights"}
+    folders = {folder for folder, _ in datasets.SETS.values()} | {"lfw", "weights"}
     assert {place.split("/")[0] for place in files.REGISTRY} == folders
     lengths = {"sha256": 64, "md5": 32, "git": 40}
     for place, file in files.REGISTRY.items():
@@ -885,6 +886,85 @@ def test_cifar_member_is_checked_inside_the_archive(raw, register):
     put(raw, "cifar100/cifar-100-binary.tar.gz", archive)
     with pytest.raises(ValueError, match=r"bad content: more than 36,888 bytes"):
         datasets.load("cifar-100", "laptop")
+
+
+# --- LFW -------------------------------------------------------------------------------------------------------------
+
+FACES = "lfw/lfw-funneled.tgz"
+
+
+@functools.cache
+def photograph(grey: int, side: int = 250, kind: str = "JPEG") -> bytes:
+    """Its left half is grey, its right half black."""
+    pixels = np.zeros((side, side, 3), np.uint8)
+    pixels[:, : side // 2] = grey
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), kind)
+    return buffer.getvalue()
+
+
+def put_faces(raw, register, server, **changes: bytes | None) -> None:
+    """An archive of LFW's layout for the server, two of each person and of another; `changes`: file -> in its place."""
+    members = {"lfw_funneled/pairs_01.txt": b"1"}
+    for number, name in enumerate([*lfw.PEOPLE, "Somebody_Else"]):
+        members |= {f"lfw_funneled/{name}/{name}_{i:04}.jpg": photograph(40 * (number + 1)) for i in (2, 1)}
+    members |= {f"lfw_funneled/{name[:-5]}/{name}.jpg": data for name, data in changes.items()}
+    folder = member("lfw_funneled/Nobody", tarfile.DIRTYPE)
+    server.body = tgz({name: data for name, data in members.items() if data is not None}, folder)
+    register(FACES, server.body, 12, address=server.address)
+
+
+def test_faces_are_downloaded_and_reduced(raw, register, server, monkeypatch):
+    assert sum(lfw.PEOPLE.values()) == 1140 and list(lfw.PEOPLE) == sorted(lfw.PEOPLE)
+    assert files.MEMBER_LIMIT > 13_233 + 5_749
+    monkeypatch.setattr(lfw, "PEOPLE", dict.fromkeys(lfw.PEOPLE, 2))
+    # The second of a person goes second, whatever the order in the archive.
+    put_faces(raw, register, server, Tony_Blair_0002=photograph(250))
+    data = lfw.load()
+    assert lfw.load().digest == data.digest and server.requests == 1 and left(raw) == [FACES]
+    assert datasets.fetch("lfw") == [raw / FACES]
+    assert data.X.shape == (10, 3, 64, 64) and data.X.dtype == np.uint8 and data.classes == 5
+    assert data.y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and data.tier == "R"
+    greys, dark = data.X[:, :, :, :30].mean((1, 2, 3)), data.X[:, :, :, 34:]
+    assert greys == pytest.approx([40, 40, 80, 80, 120, 120, 160, 160, 200, 250], abs=2) and dark.max() < 5
+
+
+def bomb() -> bytes:
+    """A photograph that says it has 65,000 by 65,000 pixels."""
+    data = photograph(40)
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + 2 * (65_000).to_bytes(2, "big") + data[at + 4 :]
+
+
+NO_PHOTOGRAPH = r"Tony_Blair_0002.jpg is no JPEG of 250 by 250 pixels"
+BAD_FACES = {
+    "missing": (None, r"the archive lacks lfw_funneled/Tony_Blair/Tony_Blair_0002.jpg\. "),
+    "no image": (b"what a computer leaves", NO_PHOTOGRAPH),
+    "empty": (b"", NO_PHOTOGRAPH),
+    "cut": (photograph(40)[:-200], NO_PHOTOGRAPH),
+    "PNG": (photograph(40, kind="PNG"), NO_PHOTOGRAPH),
+    "small": (photograph(40, side=249), NO_PHOTOGRAPH),
+    "bomb": (bomb(), NO_PHOTOGRAPH),
+    "long": (photograph(40) + bytes(2**20), "more than 1,048,576 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FACES)
+def test_bad_faces_are_set_aside(raw, register, server, monkeypatch, case):
+    monkeypatch.setattr(lfw, "PEOPLE", dict.fromkeys(lfw.PEOPLE, 2))
+    spoilt, message = BAD_FACES[case]
+    put_faces(raw, register, server, Tony_Blair_0002=spoilt)
+    with pytest.raises(ValueError, match=rf"bad content: .*{message}") as caught:
+        lfw.load()
+    assert "\n" not in str(caught.value) and left(raw) == [FACES + ".bad"]
+
+
+def test_faces_that_lack_hundreds_say_so_in_a_line(raw, register, server):
+    put_faces(raw, register, server)
+    with pytest.raises(
+        ValueError, match=r"lacks (lfw_funneled/Colin_Powell/\w+.jpg(, )?){3} and 1,127 more\. Set"
+    ) as caught:
+        lfw.load()
+    assert len(str(caught.value)) < 500 + len(str(raw)) and "\n" not in str(caught.value)
 
 
 # --- profiles --------------------------------------------------------------------------------------------------------

@@ -96,13 +96,10 @@ def test_printed_numbers_are_shown_and_get_no_verdict():
     assert len(privacy.drawn(row, table).axes) == 2
 
 
-def test_faces_are_run_in_paper_where_the_user_has_them(monkeypatch):
-    assert not privacy.faces("laptop") and privacy.row("paper").size == 440
+def test_paper_takes_faces(monkeypatch):
     X = np.zeros((1140, 3, 2, 2), np.uint8)
     y = np.repeat(np.arange(5), [236, 121, 530, 109, 144])
-    monkeypatch.setattr(lfw, "brought", lambda: True)
     monkeypatch.setattr(lfw, "load", lambda: Dataset("lfw", X, y, 5, "R", "faces", runs.digest(X, y)))
     data, row = privacy.load("paper"), privacy.row("paper")
     assert data.tier == "R" and np.bincount(data.y).tolist() == [236, 121, 530, 109, 144]
     assert row.size * precision.PARTS / 2 <= len(data.y)  # so that no part is too small
-    assert not privacy.faces("laptop")

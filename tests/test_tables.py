@@ -1,11 +1,10 @@
-"""Tables that lie in the repository, and faces that a user brings: what is in them, and what is refused."""
+"""Tables that lie in the repository: what is in them, and what is refused."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mialib import config
-from mialib.data import lfw, tables
+from mialib.data import tables
 
 SIZES = {"pima": (768, 8, 500), "german-credit": (1000, 61, 700), "hepatitis": (155, 19, 32)}  # the last: class 0
 
@@ -71,34 +70,3 @@ BAD = [
 def test_what_is_no_such_table_is_refused(parse, text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
-
-
-def faces(folder, people):
-    """Two photographs a person, the left half in a grey of the person's own, and one of somebody else."""
-    for number, name in enumerate([*people, "Somebody_Else"]):
-        for k in range(2):
-            pixels = np.zeros((250, 250, 3), np.uint8)
-            pixels[:, :125] = 40 * (number + 1)
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / name / f"{name}_{k:04}.jpg", quality=100)
-        (folder / name / "._0001.jpg").write_bytes(b"what a computer leaves")
-
-
-def test_faces_are_read_from_the_users_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("MIALIB_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"put the folder lfw_funneled of https://\S+ .* into") as error:
-        lfw.load()
-    assert "\n" not in str(error.value)
-    assert sum(lfw.PEOPLE.values()) == 1140 and list(lfw.PEOPLE) == sorted(lfw.PEOPLE)
-    faces(tmp_path / "lfw" / "lfw", lfw.PEOPLE)
-    with pytest.raises(ValueError, match="does not hold LFW: 236 photographs of Colin_Powell are wanted, not 2"):
-        lfw.load()
-    monkeypatch.setattr(lfw, "PEOPLE", dict.fromkeys(lfw.PEOPLE, 2))
-    data = lfw.load()
-    assert data.X.shape == (10, 3, 64, 64) and data.X.dtype == np.uint8 and data.classes == 5
-    assert data.y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    left, right = data.X[:, :, :, :30].mean((1, 2, 3)), data.X[:, :, :, 34:]
-    assert left == pytest.approx(40 * (data.y + 1.0), abs=2) and right.max() < 5
-    faces(tmp_path / "lfw" / "lfw_funneled", list(lfw.PEOPLE)[:1])  # it comes first, and is not whole
-    with pytest.raises(ValueError, match="lfw_funneled does not hold LFW: 2 photographs of Donald_Rumsfeld"):
-        lfw.load()

@@ -1,8 +1,8 @@
 """Leino & Fredrikson 2020: what training with differential privacy leaves, of a model and of the attacks on it.
 
-The slides' bars are of faces (LFW), which only who brings them has: in their place stand the five commonest kinds of
-photograph of Caltech-101. A linear model of the pixels has the place of a network, so that the paper's own attacks can
-be run.
+The slides' bars are of faces (LFW). `paper` takes them; in `laptop`, to spare their download, the five commonest kinds
+of photograph of Caltech-101 stand in their place. A linear model of the pixels has that of a network, so that the
+paper's own attacks can be run.
 """
 
 import math
@@ -62,20 +62,14 @@ class Defended:
 
 
 def row(profile: str) -> Row:
-    """The sizes of `profile`, on faces in `paper` where the user has brought them."""
     config.check_profile(profile)
-    sizes = papers.sizes("leino2020")["privacy"]["faces" if faces(profile) else profile]
+    sizes = papers.sizes("leino2020")["privacy"][profile]
     return Row(**sizes | {"epsilons": tuple(sizes["epsilons"])})
 
 
-def faces(profile: str) -> bool:
-    """Whether LFW is run."""
-    return profile == "paper" and lfw.brought()
-
-
 def load(profile: str) -> Dataset:
-    """LFW's or Caltech-101's commonest classes, float32 (n, pixels) in [-1, 1]; raises as their loaders do."""
-    data = lfw.load() if faces(profile) else caltech.load(profile)
+    """Caltech-101's commonest classes, or in `paper` LFW's, float32 (n, pixels) in [-1, 1]; raises as their loaders."""
+    data = lfw.load() if profile == "paper" else caltech.load(profile)
     counts = np.bincount(data.y, minlength=data.classes)
     if data.classes == caltech.CLASSES:
         counts[[NOBODY, DOUBLE]] = 0
@@ -83,7 +77,7 @@ def load(profile: str) -> Dataset:
     X = (data.X[at].reshape(len(at), -1) / 127.5 - 1).astype(np.float32)
     y = np.unique(data.y[at], return_inverse=True)[1].astype(np.int64)
     source = f"{data.source}; of them {len(y):,} of the {KINDS} commonest classes"
-    tier = "R" if faces(profile) else "S"
+    tier = "R" if profile == "paper" else "S"
     return replace(data, X=X, y=y, classes=KINDS, tier=tier, source=source, digest=runs.digest(X, y))
 
 
