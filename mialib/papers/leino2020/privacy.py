@@ -62,6 +62,7 @@ class Defended:
 
 
 def row(profile: str) -> Row:
+    """The sizes of `profile`."""
     config.check_profile(profile)
     sizes = papers.sizes("leino2020")["privacy"][profile]
     return Row(**sizes | {"epsilons": tuple(sizes["epsilons"])})
