@@ -308,7 +308,7 @@ def whole() -> dict[str, Any]:
     """sacroml's LiRA on Location beside ours, the same targets and as many references; empty without sacroml."""
     data = datasets.load("location-30", "laptop")
     n = data.X.shape[0] // 2 * 2
-    X, y = data.X[:n].astype(np.float32), data.y[:n]
+    X, y = data.X[:n], data.y[:n]  # 0 and 1 as uint8, as the set comes; scikit-learn gets them as float
     order = np.stack([runs.stream(*WORDS, "location", i).permutation(n) for i in range(TARGETS)])
     about = {"hidden": [WIDTH], "epochs": [LOCATION_EPOCHS], "models": [SHADOWS], "rows": order}
     found = ask("location", {"X": X, "y": y} | {key: np.array(value) for key, value in about.items()})

@@ -40,15 +40,12 @@ def by_network(everyone: Iterable[Answers]) -> pd.DataFrame:
 
 def beside(table: pd.DataFrame) -> pd.DataFrame:
     """`by_network` as text, "value (low to high)": a row a metric and attack, a column a network."""
-    said = [
-        "{} ({} to {})".format(*map(published.short, three)) for three in table[["value", "low", "high"]].to_numpy()
-    ]
+    ends = table[["value", "low", "high"]].to_numpy()
+    said = ["{} ({} to {})".format(*map(published.short, three)) for three in ends]
     shown = table.assign(said=said)
     wide = shown.pivot(index=["metric", "attack"], columns="dataset", values="said")
-    order = list(
-        dict.fromkeys(shown.sort_values("metric", kind="stable")[["metric", "attack"]].itertuples(False, None))
-    )
-    return wide.loc[order, list(dict.fromkeys(shown["dataset"]))]
+    order = shown.sort_values("metric", kind="stable")[["metric", "attack"]].drop_duplicates()
+    return wide.loc[list(order.itertuples(False, None)), list(dict.fromkeys(shown["dataset"]))]
 
 
 def overview(everyone: Iterable[Answers]) -> pd.DataFrame:
@@ -56,13 +53,9 @@ def overview(everyone: Iterable[Answers]) -> pd.DataFrame:
     rows = []
     for each in everyone:
         row, learnt = each.row, experiments.learnt(each)
-        about = {
-            "data": NAMES[row.dataset],
-            "tier": each.tier,
-            "records": row.records,
-            "classes": each.logits.shape[-1],
-        }
-        about |= {"members": row.records // 2, "trainings": len(each.logits), "targets": row.targets}
+        about = {"data": NAMES[row.dataset], "tier": each.tier}
+        about |= {"records": row.records, "classes": each.logits.shape[-1], "members": row.records // 2}
+        about |= {"trainings": len(each.logits), "targets": row.targets}
         rows.append(about | {"epochs": row.epochs} | {name: values.mean() for name, values in learnt.items()})
     return pd.DataFrame(rows)
 
@@ -175,13 +168,9 @@ def compare(table: pd.DataFrame, networks: pd.DataFrame, seen: pd.DataFrame, pro
         kind, _, queries = row.dataset.partition(", ")
         if printed and kind in PRINTED_FOR and row.metric == "auc" and row.count == 2 * (row.attack != "Attack-P"):
             variant = ", ".join(filter(None, (offline, queries if queries == "1 query" else "")))
-            setting = {"setting": f"{kind}, {printed}", "variant": variant, "metric": "attack_auc"}
-            told = {
-                "dataset": "CIFAR-10",
-                "model": f"CNN of {kind[4:]} filters",
-                "not_comparable": caveat(profile, kind),
-            }
-            ours.append(about | setting | told)
+            told = {"setting": f"{kind}, {printed}", "variant": variant, "metric": "attack_auc", "dataset": "CIFAR-10"}
+            model = {"model": f"CNN of {kind[4:]} filters", "not_comparable": caveat(profile, kind)}
+            ours.append(about | told | model)
     for row in seen.to_dict("records"):
         for name in ("train_acc", "test_acc"):
             about = {"dataset": row["data"], "setting": "target", "metric": f"target_{name}", "tier": row["tier"]}

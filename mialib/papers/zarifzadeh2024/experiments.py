@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import nn
 
 from mialib import config, papers, runs, work
 from mialib.attacks import quantile, references
 from mialib.data.datasets import Dataset
-from mialib.models import fit, small
+from mialib.models import fit, modules, small, transfer
 
 PAPER = "zarifzadeh2024"
 NAMES = {"location-30": "Location", "cifar-10": "CIFAR-10"}
@@ -36,6 +37,7 @@ class Row:
     signal: str
     filters: tuple[int, int] = (16, 16)
     batch: int = 100
+    rate: float = 1e-3  # of Adam (tables), of gradient descent with momentum (images)
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,8 @@ def networks(profile: str) -> tuple[Row, ...]:
     """More networks for CIFAR-10, each with a CNN of its own width: see sizes.toml."""
     config.check_profile(profile)
     first = next(row for row in settings(profile) if row.dataset == "cifar-10")
-    return tuple(
-        replace(first, **more | {"filters": tuple(more["filters"])})
-        for more in papers.sizes(PAPER)["networks"][profile]
-    )
+    others = papers.sizes(PAPER)["networks"][profile]
+    return tuple(replace(first, **each | {"filters": tuple(each["filters"])}) for each in others)
 
 
 def drawn(row: Row, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +84,27 @@ def train(data: Dataset, row: Row, seed: int) -> Answers:
     """Train all models of a row, and ask each about every record: about the record itself, no augmentations of it."""
     rows, member = drawn(row, data.X.shape[0], seed)
     X, y = data.X[rows], data.y[rows]
-    model = architecture(data, row)
+    if X.ndim > 2:
+        return Answers(row, data.tier, _asked(convolutional(data, row, seed), X, often=False), member, y)
+    model, recipe = small.MLP((X.shape[1], row.hidden, data.classes)), fit.Recipe(row.epochs, row.batch, row.rate)
     words = [(seed, PAPER, row.dataset, i) for i in range(len(member))]
-    thetas = fit.fit_many(model, fit.Recipe(row.epochs, row.batch), X, y, list(map(np.flatnonzero, member)), words)
-    logits = np.stack([fit.ask(model, theta, X) for theta in thetas])[:, :, None]
+    thetas = fit.fit_many(model, recipe, X, y, list(map(np.flatnonzero, member)), words)
+    logits = np.stack([small.logits(model, theta, X) for theta in thetas])[:, :, None]
     return Answers(row, data.tier, logits, member, y)
+
+
+def convolutional(data: Dataset, row: Row, seed: int) -> list[nn.Sequential]:
+    """The trained models of a row of images: two convolutions of `row.filters`, ReLU, no dropout.
+
+    The paper names a CNN-16 and does not describe it; this is the smallest network that could be meant.
+    """
+    rows, member = drawn(row, data.X.shape[0], seed)
+    descent, jobs = modules.Descent(row.epochs, row.rate, row.batch), []
+    for i, half in enumerate(member):
+        words = (seed, PAPER, row.dataset, i)
+        net = modules.cnn(data.X.shape[1:], data.classes, row.filters, row.hidden, 0.0, words)
+        jobs.append((net, data.X[rows[half]], data.y[rows[half]], descent, words))
+    return modules.train_all(jobs)
 
 
 def queried(data: Dataset, answers: Answers, seed: int) -> Answers:
@@ -96,17 +112,21 @@ def queried(data: Dataset, answers: Answers, seed: int) -> Answers:
 
     data, seed: those of `train`, whose models are kept.
     """
-    row = answers.row
-    X, model = data.X[drawn(row, data.X.shape[0], seed)[0]], architecture(data, row)
-    words = [(seed, PAPER, row.dataset, i) for i in range(len(answers.member))]
-    recipe, halves = fit.Recipe(row.epochs, row.batch), list(map(np.flatnonzero, answers.member))
-    jobs = [(model, theta, X) for theta in fit.fit_many(model, recipe, X, answers.y, halves, words)]
-    found = work.every(_ask, jobs, jobs, runs.versions("numpy", "torch"))
-    return replace(answers, logits=np.stack([logits for (logits,) in found]))
+    X = data.X[drawn(answers.row, data.X.shape[0], seed)[0]]
+    return replace(answers, logits=_asked(convolutional(data, answers.row, seed), X, often=True))
 
 
-def _ask(model: small.Model, theta: np.ndarray, X: np.ndarray) -> tuple[np.ndarray]:
-    return (np.stack([small.logits(model, theta, images) for images in augmented(X)], axis=1),)
+def _asked(nets: list[nn.Sequential], X: np.ndarray, often: bool) -> np.ndarray:
+    """Logits (models, records, queries, classes) of images, kept: of each one alone, or `often` of all `augmented`."""
+    weights = [{name: tensor.numpy() for name, tensor in net.state_dict().items()} for net in nets]
+    jobs = [(net, X, often) for net in nets]
+    found = work.every(_ask, jobs, list(map(str, nets)), weights, X, often, runs.versions("numpy", "torch"))
+    return np.stack([logits for (logits,) in found])
+
+
+def _ask(net: nn.Sequential, X: np.ndarray, often: bool) -> tuple[np.ndarray]:
+    teacher = transfer.Teacher(net, "fc2", X.shape[1:])
+    return (np.stack([transfer.logits(teacher, images) for images in (augmented(X) if often else [X])], axis=1),)
 
 
 def augmented(X: np.ndarray) -> Iterator[np.ndarray]:
@@ -116,21 +136,10 @@ def augmented(X: np.ndarray) -> Iterator[np.ndarray]:
     """
     padded = np.pad(X, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="reflect")
     height, width = X.shape[2:]
-    for down, right in sorted(
-        itertools.product(range(-SHIFT, SHIFT + 1, SHIFT), repeat=2), key=lambda at: at != (0, 0)
-    ):
+    steps = itertools.product(range(-SHIFT, SHIFT + 1, SHIFT), repeat=2)
+    for down, right in sorted(steps, key=lambda at: at != (0, 0)):
         moved = padded[:, :, SHIFT - down : SHIFT - down + height, SHIFT - right : SHIFT - right + width]
         yield from (np.ascontiguousarray(moved), np.ascontiguousarray(moved[..., ::-1]))
-
-
-def architecture(data: Dataset, row: Row) -> small.Model:
-    """One hidden layer for tables; for images two convolutions of `row.filters`.
-
-    The paper names a CNN-16 and does not describe it; this is the smallest network that could be meant.
-    """
-    if data.X.ndim > 2:
-        return small.CNN(data.X.shape[1:], data.classes, row.hidden, row.filters)
-    return small.MLP((data.X.shape[1], row.hidden, data.classes))
 
 
 def learnt(answers: Answers) -> dict[str, np.ndarray]:
