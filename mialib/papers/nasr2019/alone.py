@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from scipy.special import softmax
 from torch import nn
 
-from mialib import metrics, papers, runs, source, work
+from mialib import arrays, metrics, papers, runs, source, work
 from mialib.attacks import nasr, signals
 from mialib.attacks.nasr import Features, Training
 from mialib.data import datasets
@@ -28,6 +27,7 @@ OUTPUT, GRADIENT = "outputs of the last layer", "gradient of the last layer"
 AGAIN = {OUTPUT: "white box, outputs", GRADIENT: "white box, gradients"}  # as Table VIII has them
 PLACES = ("last", "second to last", "third to last", "fourth to last")
 COUNTS = ("", "one", "two", "three", "four")
+MODELS = {"cifar-100-resnet": "ResNet", "cifar-100-densenet": "DenseNet"}
 PRINTED = ("nasr_table3", "nasr_table4", "nasr_table5", "nasr_table6", "nasr_table8")  # in full: stamps look for names
 TRAINED = "rezaei2020"  # the room of our trainings
 FURTHER = ", further"  # ends the name of a training that is gone on with
@@ -164,13 +164,13 @@ def alexnet(name: str, profile: str, seed: int) -> Seen:
         )
         for rows in (known, asked)
     ]
-    about = found.data.tier, targets.identity(found), about
-    return Seen("CIFAR-100", "AlexNet", *about, *seen, counted(right, member))
+    digest = targets.identity(found)
+    return Seen("CIFAR-100", "AlexNet", found.data.tier, digest, about, *seen, counted(right, member))
 
 
 def others(profile: str, seed: int) -> list[Seen]:
     """The other targets of Table VIII."""
-    nets = [last_layer(f"cifar-100-{kind}", profile, seed) for kind in ("resnet", "densenet")]
+    nets = [last_layer(name, profile, seed) for name in MODELS]
     return nets + [fully_connected(name, profile, seed) for name in ("texas-100", "purchase-100")]
 
 
@@ -182,8 +182,7 @@ def last_layer(name: str, profile: str, seed: int) -> Seen:
     features, y = targets.last_features(found), found.data.y
     head = nn.Sequential([layer for layer in found.net.modules() if isinstance(layer, nn.Linear)][-1])
     seen = [nasr.observe([head], features[rows], y[rows], ["0"], ["0"]) for rows in draw(member, about, seed, name)]
-    kind, _, rest = found.target.network.partition("-")
-    model = f"{ {'resnet': 'ResNet', 'densenet': 'DenseNet'}[kind] } {rest}"
+    model = f"{MODELS[name]} {found.target.network.partition('-')[2]}"
     return Seen("CIFAR-100", model, found.data.tier, targets.identity(found), about, *seen, counted(right, member))
 
 
@@ -205,10 +204,10 @@ def fully_connected(name: str, profile: str, seed: int) -> Seen:
     linear = [each for each, layer in net.named_modules() if isinstance(layer, nn.Linear)][::-1]
     linear = linear[: len(PLACES) if name == TABLE else 1]
     outputs = [linear[0], *(f"{each}a" for each in linear[1:3])]
-    seen = []
-    for rows in draw(member, about, seed, name):
-        X = data.X[rows].toarray() if sparse.issparse(data.X) else data.X[rows]
-        seen.append(nasr.observe([net], X.astype(np.float32), data.y[rows], outputs, linear))
+    seen = [
+        nasr.observe([net], arrays.dense(data.X[rows]), data.y[rows], outputs, linear)
+        for rows in draw(member, about, seed, name)
+    ]
     said = "Location" if name == TABLE else name.title(), "FC " + "-".join(map(str, model.sizes))
     digest = runs.digest(data.digest, theta)
     return Seen(*said, data.tier, digest, about, *seen, counted(right, member[tested]))
@@ -435,12 +434,8 @@ def why_not(seen: Seen, profile: str, chosen: bool) -> tuple[str, str]:
     return "; ".join(filter(None, parts)), "" if chosen else off
 
 
-METRICS = {
-    "accuracy": "attack_total_acc",
-    "auc": "attack_auc",
-    "best": "best_epoch_total_acc",
-    "gain": "gain_total_acc",
-}
+METRICS = {"accuracy": "attack_total_acc", "auc": "attack_auc", "best": "best_epoch_total_acc"}
+METRICS |= {"gain": "gain_total_acc"}
 
 
 def _result(seen: Seen, setting: str, metric: str, row: tuple) -> dict:
@@ -460,9 +455,8 @@ def _names(result: dict, known: tuple[int, int]) -> list[dict]:
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """`measured` as it is read: a row a setting, "value (low to high)" a metric."""
-    return by_setting(
-        table, {"accuracy": "accuracy", "best": "best epoch", "auc": "auc", "train": "train", "test": "test"}
-    )
+    headings = {"accuracy": "accuracy", "best": "best epoch", "auc": "auc", "train": "train", "test": "test"}
+    return by_setting(table, headings)
 
 
 def panels(several: Sequence[tuple[Seen, pd.DataFrame]], names: Sequence[str]) -> pd.DataFrame:

@@ -125,11 +125,8 @@ def why_not(data: Dataset, about: Size, summary: pd.DataFrame, profile: str) -> 
         return "demo profile"
     ours, theirs = summary.loc[("local passive", "models")].loc[["train", "test"], "value"], alone.printed_point()
     smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
-    reasons = [
-        NETWORK,
-        published.off_point([*ours], theirs, alone.NEAR),
-        "a smaller attack network, fewer steps" if smaller else "",
-    ]
+    off = published.off_point([*ours], theirs, alone.NEAR)
+    reasons = [NETWORK, off, "a smaller attack network, fewer steps" if smaller else ""]
     return "; ".join(filter(None, reasons))
 
 
