@@ -40,6 +40,11 @@ def records(X: Any, name: str = "X") -> np.ndarray | scipy.sparse.csr_array:
     return np.ascontiguousarray(X)
 
 
+def dense(X: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+    """Float32 records as an array, of any that `records` gives."""
+    return (X.toarray() if scipy.sparse.issparse(X) else X).astype(np.float32)
+
+
 def labels(y: Any, n: int | None = None, classes: int | None = None, name: str = "y") -> np.ndarray:
     """Labels as int64 (n,): whole numbers of any type, booleans, and a column (n, 1).
 

@@ -205,6 +205,19 @@ def mean_interval(
     return float(mean), *(float(end) for end in np.clip((mean - half, mean + half), least, most))
 
 
+def paired(member: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """What one attack's balanced accuracy has above another's on the same records, with its 95 % interval (normal).
+
+    All bool (n,): who is a member, and which records one and the other attack are right about. The interval is of the
+    records' differences, so it knows nothing of another draw of either attack.
+    """
+    apart = one.astype(float) - other
+    sides = [apart[member], apart[~member]]
+    half = float(stats.norm.ppf(0.975) * np.sqrt(sum(each.var(ddof=1) / len(each) for each in sides)) / 2)
+    value = float(np.mean([each.mean() for each in sides]))
+    return value, value - half, value + half
+
+
 def ratio_interval(part: Sequence[int] | np.ndarray, whole: Sequence[int] | np.ndarray) -> tuple[float, float, float]:
     """Sum of `part` / sum of `whole`, counts (n,) each, and the ends of its 95 % interval, cut at what is possible.
 

@@ -343,3 +343,13 @@ def test_low_fpr_of_ten_thousand_non_members_allows_one_false_alarm():
     assert np.isnan(metrics.low_fpr(np.ones(3, bool), np.arange(3.0))["tpr_at_1"]).all()
     with pytest.raises(ValueError, match="are nan"):
         metrics.low_fpr(member, np.full(20_000, np.nan))
+
+
+def test_paired_is_the_difference_of_both_sides_shares():
+    member, one, other = np.arange(8) < 4, np.array([1, 1, 1, 0, 1, 0, 0, 0], bool), np.array([1, 0, 0, 0] * 2, bool)
+    value, low, high = metrics.paired(member, one, other)
+    assert value == pytest.approx((3 / 4 + 1 / 4) / 2 - (1 / 4 + 1 / 4) / 2)
+    # Members differ by 0, 1, 1, 0 and others by nothing: a standard error of half that of the members' mean.
+    assert (high - low) / 2 == pytest.approx(1.959964 * np.std([0, 1, 1, 0], ddof=1) / 2 / 2, rel=1e-6)
+    assert metrics.paired(member, other, one) == pytest.approx((-value, -high, -low))
+    assert metrics.paired(member, one, one) == (0, 0, 0)

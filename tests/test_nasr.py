@@ -213,12 +213,6 @@ def test_features_of_images_are_by_a_network_that_saw_none_of_them(monkeypatch):
     assert experiments.load(experiments.DATA, "demo").digest == datasets.load(experiments.DATA, "demo").digest
 
 
-def test_only_records_that_were_trained_on_are_left_out():
-    X = np.arange(24, dtype=np.uint8).reshape(6, 4)
-    assert experiments.unseen(X, X[[4, 1]] + np.uint8(0)).tolist() == [0, 2, 3, 5]
-    assert experiments.unseen(X, X[::-1, ::-1]).tolist() == list(range(6))
-
-
 @pytest.mark.parametrize("profile", config.PROFILES)
 def test_images_suffice_for_parties_that_share_none(profile):
     drawn = experiments.draw(images(300 if profile == "demo" else 59_999, 1), experiments.size(profile, "cifar-100"), 0)

@@ -864,3 +864,9 @@ def test_headline_counts_distinct_numbers_and_names_causes():
         "(a: 4, b: 3, c: 2, other causes: 2)."
     )
     assert published.causes(cells, "not comparable") == {"a": 4, "b": 3, "c": 2, "d": 1, "e": 1}
+
+
+def test_off_point_says_how_far_a_target_is_off():
+    assert published.off_point((0.97, 0.46), (0.99, 0.44), 0.02) == ""  # by .02 to the last digit
+    said = published.off_point((0.97, 0.461), (0.99, 0.44), 0.02)
+    assert said == "train and test accuracy .970 and .461, printed .990 and .440"

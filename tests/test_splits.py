@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mialib.data.splits import swapped, targets_and_shadows
+from mialib.data.splits import swapped, targets_and_shadows, unseen
 
 
 @given(size=st.integers(1, 40), extra=st.integers(1, 200), seed=st.integers(0, 5))
@@ -56,3 +56,9 @@ def test_too_few_records_are_refused():
         targets_and_shadows(30, 10, 1, 1, 0)
     with pytest.raises(ValueError, match="must be at least 1"):
         targets_and_shadows(30, 0, 1, 1, 0)
+
+
+def test_only_records_that_were_trained_on_are_left_out():
+    X = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    assert unseen(X, X[[4, 1]] + np.uint8(0)).tolist() == [0, 2, 3, 5]
+    assert unseen(X, X[::-1, ::-1]).tolist() == list(range(6))

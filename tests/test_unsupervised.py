@@ -16,7 +16,7 @@ from mialib.attacks.nasr import Features, Training
 from mialib.models import federated, fit, small, tuning
 from mialib.models.fit import Recipe
 from mialib.papers.nasr2019 import alone, unsupervised
-from mialib.results import plots, published
+from mialib.results import plots, published, tables
 
 QUICK = Training(kernels=2, epochs=25, batch=32, rate=3e-3)
 ABOUT = unsupervised.Size(
@@ -261,7 +261,7 @@ def test_bars_of_fig_5_tell_as_much_as_their_best_threshold():
     assert table.loc["ours, x", "best threshold"] == pytest.approx(best)
     assert table.loc["ours, x", "accuracy of the clusters"] == pytest.approx(nasr.balanced_accuracy(member, score < 1))
     assert table.loc["published, AlexNet", "accuracy of the clusters"] == 0.75
-    same = unsupervised.told_apart(pd.DataFrame({"member": [0.5, 0.5], "non-member": [0.5, 0.5]}))
+    same = tables.told_apart(pd.DataFrame({"member": [0.5, 0.5], "non-member": [0.5, 0.5]}))
     assert same == {"overlap": 1.0, "best threshold": 0.5}
 
 

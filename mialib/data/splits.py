@@ -63,3 +63,9 @@ def swapped(
         return Split(*(rng.permutation(half)[:size] for half in halves[role]))
 
     return [draw("target", i) for i in range(targets)], [draw("shadow", i) for i in range(shadows)]
+
+
+def unseen(X: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+    """Rows of X that are equal to none of the records `trained_on`, of the same kind and shape."""
+    met = {record.tobytes() for record in trained_on}
+    return np.array([row for row, record in enumerate(X) if record.tobytes() not in met], np.int64)

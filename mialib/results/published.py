@@ -7,7 +7,7 @@ import operator
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,13 @@ def short(value: float | None) -> str:
     if value is None:
         return "n/a"
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}") if abs(value) < 10 else f"{value:.1f}"
+
+
+def off_point(ours: Sequence[float], theirs: Sequence[float], near: float) -> str:
+    """How a target's train and test accuracy differ from the printed ones; "" where both are within `near` of them."""
+    if all(round(abs(one - other), 9) <= near for one, other in zip(ours, theirs, strict=True)):
+        return ""
+    return "train and test accuracy {} and {}, printed {} and {}".format(*map(short, (*ours, *theirs)))
 
 
 def _path(name):

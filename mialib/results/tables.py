@@ -8,6 +8,7 @@ from sklearn.metrics import roc_curve
 
 from mialib import metrics, runs
 from mialib.attacks import Attacked, Observations, Result, signals
+from mialib.results import published
 
 ENDS = ["value", "low", "high"]
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9}
@@ -289,3 +290,37 @@ def wide(measured: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> pd.D
     order = list(dict.fromkeys(kept[index].itertuples(index=False, name=None)))
     table = kept.pivot(index=index, columns="heading", values="value")[list(columns.values())]
     return table.loc[order].rename_axis(columns=None)
+
+
+def said(found: pd.DataFrame) -> pd.Series:
+    """Columns value, low, high in words: ".734 (.721 to .747)", or ".734" where there is no interval."""
+    parts = [[published.short(number) for number in row] for row in found[["value", "low", "high"]].to_numpy()]
+    told = [value + (f" ({low} to {high})" if low != "nan" else "") for value, low, high in parts]
+    return pd.Series(told, found.index, dtype=object)
+
+
+def by_setting(measured: pd.DataFrame, headings: Mapping[str, str]) -> pd.DataFrame:
+    """Columns setting, metric, value, low, high as they are read: a row a setting, a column a metric in `headings`."""
+    found = measured.assign(told=said(measured)).pivot(index="setting", columns="metric", values="told")
+    columns = [name for name in headings if name in found]
+    return found.loc[measured["setting"].unique(), columns].fillna("").rename(columns=dict(headings))
+
+
+def bars(member: np.ndarray, score: np.ndarray, bins: int) -> pd.DataFrame:
+    """Shares of members and of others in equal bins of a score, from the smallest on, by their left edges.
+
+    member, score: bool and float (n,). Columns member and non-member.
+    """
+    edges = np.linspace(score.min(), score.max(), bins + 1)
+    sides = {"member": member, "non-member": ~member}
+    shares = {side: np.histogram(score[here], edges)[0] / here.sum() for side, here in sides.items()}
+    return pd.DataFrame(shares, pd.Index(edges[:-1], name="score"))
+
+
+def told_apart(shares: pd.DataFrame) -> dict[str, float]:
+    """What the two histograms of `bars` have in common, and the balanced accuracy of the best threshold at an edge.
+
+    That threshold is chosen by who is a member: no attack has it.
+    """
+    apart = np.abs((shares["member"] - shares["non-member"]).cumsum()).max()
+    return {"overlap": np.minimum(shares["member"], shares["non-member"]).sum(), "best threshold": (1 + apart) / 2}

@@ -1,6 +1,7 @@
 """Stand-alone attacks of Nasr, Shokri & Houmansadr 2019 (Tables III to VI, VIII; Figs 2, 4, 6): what a component adds.
 
-On CIFAR-100's AlexNet, and on a fully connected network on Location, which the paper does not attack.
+In full on CIFAR-100's AlexNet, and on a fully connected network on Location, which the paper does not attack; on the
+other targets of Table VIII with the last layer alone.
 """
 
 from collections.abc import Sequence
@@ -8,21 +9,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.special import softmax
 from torch import nn
 
-from mialib import metrics, papers, runs, source, work
+from mialib import arrays, metrics, papers, runs, source, work
 from mialib.attacks import nasr, signals
 from mialib.attacks.nasr import Features, Training
 from mialib.data import datasets
 from mialib.models import federated, fit, small, targets, transfer
 from mialib.models.targets import Trained
 from mialib.results import published
+from mialib.results.tables import by_setting
 
-IMAGES, TABLE, NAMES = "cifar-100-alexnet", "location-30", {"cifar-100-alexnet": "CIFAR-100", "location-30": "Location"}
+IMAGES, TABLE = "cifar-100-alexnet", "location-30"
+OTHERS = "standalone_others"  # of sizes.toml: targets of whose layers the last alone is seen
+OUTPUT, GRADIENT = "outputs of the last layer", "gradient of the last layer"
+AGAIN = {OUTPUT: "white box, outputs", GRADIENT: "white box, gradients"}  # as Table VIII has them
 PLACES = ("last", "second to last", "third to last", "fourth to last")
 COUNTS = ("", "one", "two", "three", "four")
+MODELS = {"cifar-100-resnet": "ResNet", "cifar-100-densenet": "DenseNet"}
 PRINTED = ("nasr_table3", "nasr_table4", "nasr_table5", "nasr_table6", "nasr_table8")  # in full: stamps look for names
 TRAINED = "rezaei2020"  # the room of our trainings
 FURTHER = ", further"  # ends the name of a training that is gone on with
@@ -87,15 +92,20 @@ class Seen:
         return np.arange(len(self.known.y)) < self.about.known[0], np.arange(len(self.asked.y)) < self.about.asked
 
     @property
+    def kind(self) -> str:
+        """What settings begin with: "AlexNet", "FC"."""
+        return self.model.split()[0]
+
+    @property
     def right(self) -> np.ndarray:
         """Whether the target classifies each asked record correctly, bool: the gap attack's answer."""
         return self.asked.outputs[0][:, 0].argmax(1) == self.asked.y
 
 
-def size(profile: str, name: str) -> Size:
-    """How much is known and asked of a target: IMAGES or TABLE."""
-    about = papers.sizes("nasr2019")["standalone"][profile][name]
-    pair, fewer = tuple(about["known"]), tuple(map(tuple, about["fewer"]))
+def size(profile: str, name: str, where: str = "standalone") -> Size:
+    """How much is known and asked of a target: IMAGES or TABLE, or one of OTHERS."""
+    about = papers.sizes("nasr2019")[where][profile][name]
+    pair, fewer = tuple(about["known"]), tuple(map(tuple, about.get("fewer", ())))
     return Size(**{k: about[k] for k in ("asked", "kernels", "epochs", "rate")}, known=pair, fewer=fewer)
 
 
@@ -114,13 +124,10 @@ def nearest(profile: str) -> pd.DataFrame:
         right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
         rows[name] = {"train": right[member].mean(), "test": right[~member].mean()}
     table = pd.DataFrame(rows).T.rename_axis("target")
-    off = (table - [train, test]).abs()
-    table["distance"] = off.sum(axis=1)
+    told = [published.off_point(row, (train, test), NEAR) for row in table.to_numpy()]
+    table["distance"] = (table - [train, test]).abs().sum(axis=1)
     table["nearest"] = table.index == table["distance"].idxmin()
-    words = [f"train and test accuracy {' and '.join(map(published.short, row[:2]))}" for row in table.to_numpy()]
-    printed = f", printed {published.short(train)} and {published.short(test)}"
-    table["why_not"] = np.where((off.round(9) <= NEAR).all(axis=1), "", [each + printed for each in words])
-    return table
+    return table.assign(why_not=told)
 
 
 def training(name: str, profile: str) -> Trained:
@@ -139,17 +146,16 @@ def training(name: str, profile: str) -> Trained:
     return replace(found, name=name, net=tuned.net.requires_grad_(False))
 
 
-def printed_point() -> tuple[float, float]:
-    """Train and test accuracy of AlexNet as Table VIII has them."""
+def printed_point(dataset: str = "CIFAR-100", kind: str = "AlexNet") -> tuple[float, float]:
+    """Train and test accuracy of a target as Table VIII has them. KeyError where it has none."""
     table = published.load("nasr_table8").set_index(["dataset", "setting", "metric"])["published"]
-    return tuple(float(table["CIFAR-100", "AlexNet, target", f"target_{side}_acc"]) for side in ("train", "test"))
+    return tuple(float(table[dataset, f"{kind}, target", f"target_{side}_acc"]) for side in ("train", "test"))
 
 
 def alexnet(name: str, profile: str, seed: int) -> Seen:
     """An AlexNet, members and non-members known and asked drawn anew from its records."""
     about, found = size(profile, IMAGES), training(name, profile)
     right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
-    accuracy = {side: (int(right[here].sum()), int(here.sum())) for side, here in _sides(member).items()}
     known, asked = draw(member, about, seed, IMAGES)
     layers = ("fc", "flatten", "relu4")  # the last, and what the last two convolutions give
     seen = [
@@ -158,26 +164,53 @@ def alexnet(name: str, profile: str, seed: int) -> Seen:
         )
         for rows in (known, asked)
     ]
-    return Seen("CIFAR-100", "AlexNet", found.data.tier, targets.identity(found), about, *seen, accuracy)
+    digest = targets.identity(found)
+    return Seen("CIFAR-100", "AlexNet", found.data.tier, digest, about, *seen, counted(right, member))
 
 
-def location(profile: str, seed: int) -> Seen:
-    """The fully connected network (tanh, Adam) on Location; its members are drawn, non-members are the rest."""
-    how, about = papers.sizes("nasr2019")["standalone"][profile][TABLE], size(profile, TABLE)
-    data = datasets.load(TABLE, profile)
-    order = runs.stream(seed, "stand-alone", TABLE).permutation(len(data.y))
+def others(profile: str, seed: int) -> list[Seen]:
+    """The other targets of Table VIII."""
+    nets = [last_layer(name, profile, seed) for name in MODELS]
+    return nets + [fully_connected(name, profile, seed) for name in ("texas-100", "purchase-100")]
+
+
+def last_layer(name: str, profile: str, seed: int) -> Seen:
+    """A network of another room on CIFAR-100: its last layer, on what enters it, which that room's exhibits keep."""
+    [full] = [each for each in papers.targets(profile, TRAINED) if each.partition("@")[0] == name]
+    about, found = size(profile, name, OTHERS), targets.load(full, papers.targets(profile, TRAINED)[full], profile)
+    right, member = signals.correct(targets.confidences(found), found.data.y), found.data.member
+    features, y = targets.last_features(found), found.data.y
+    head = nn.Sequential([layer for layer in found.net.modules() if isinstance(layer, nn.Linear)][-1])
+    seen = [nasr.observe([head], features[rows], y[rows], ["0"], ["0"]) for rows in draw(member, about, seed, name)]
+    model = f"{MODELS[name]} {found.target.network.partition('-')[2]}"
+    return Seen("CIFAR-100", model, found.data.tier, targets.identity(found), about, *seen, counted(right, member))
+
+
+def fully_connected(name: str, profile: str, seed: int) -> Seen:
+    """A fully connected network (tanh, Adam) on TABLE, Texas or Purchase; of the latter two the last layer is seen.
+
+    Its members are drawn, non-members are the rest; accuracies are of `tested` ones, if sizes.toml says how many.
+    """
+    where = "standalone" if name == TABLE else OTHERS
+    how, about = papers.sizes("nasr2019")[where][profile][name], size(profile, name, where)
+    data = datasets.load(name, profile)
+    order = runs.stream(seed, "stand-alone", name).permutation(len(data.y))
     member = np.isin(np.arange(len(data.y)), order[: how["members"]])
     model, recipe = small.MLP((data.X.shape[1], *how["hidden"], data.classes)), fit.Recipe(how["passes"], decay=0.0)
-    [theta] = fit.fit_many(model, recipe, data.X, data.y, [np.flatnonzero(member)], [(seed, "stand-alone", TABLE)])
-    right = small.logits(model, theta, data.X).argmax(1) == data.y
-    accuracy = {side: (int(right[here].sum()), int(here.sum())) for side, here in _sides(member).items()}
-    known, asked = draw(member, about, seed, TABLE)
+    [theta] = fit.fit_many(model, recipe, data.X, data.y, [np.flatnonzero(member)], [(seed, "stand-alone", name)])
+    tested = order[: how["members"] + how.get("tested", len(order))]
+    right = small.logits(model, theta, data.X[tested]).argmax(1) == data.y[tested]
     net = federated.module(model, theta)
-    linear = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear)][::-1][: len(PLACES)]
-    outputs = [linear[0], *(f"{name}a" for name in linear[1:3])]
-    seen = [nasr.observe([net], data.X[r].astype(np.float32), data.y[r], outputs, linear) for r in (known, asked)]
-    name = "FC " + "-".join(map(str, model.sizes))
-    return Seen("Location", name, data.tier, runs.digest(data.digest, theta), about, *seen, accuracy)
+    linear = [each for each, layer in net.named_modules() if isinstance(layer, nn.Linear)][::-1]
+    linear = linear[: len(PLACES) if name == TABLE else 1]
+    outputs = [linear[0], *(f"{each}a" for each in linear[1:3])]
+    seen = [
+        nasr.observe([net], arrays.dense(data.X[rows]), data.y[rows], outputs, linear)
+        for rows in draw(member, about, seed, name)
+    ]
+    said = "Location" if name == TABLE else name.title(), "FC " + "-".join(map(str, model.sizes))
+    digest = runs.digest(data.digest, theta)
+    return Seen(*said, data.tier, digest, about, *seen, counted(right, member[tested]))
 
 
 def draw(member: np.ndarray, about: Size, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -192,22 +225,29 @@ def draw(member: np.ndarray, about: Size, seed: int, name: str) -> tuple[np.ndar
     return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
 
-def _sides(member: np.ndarray) -> dict[str, np.ndarray]:
-    return {"train": member, "test": ~member}
+def counted(right: np.ndarray, member: np.ndarray) -> dict[str, tuple[int, int]]:
+    """`Seen.accuracy` of records that a target is right about, or not."""
+    return {side: (int(right[here].sum()), int(here.sum())) for side, here in (("train", member), ("test", ~member))}
 
 
 # --- the attacks ----------------------------------------------------------------------------------------------------
 
 
 def settings(seen: Seen) -> list[Setting]:
-    """Each component alone, then what Tables VIII, III, IV, V and VI have, as far as the target has the layers."""
+    """Each component alone, then what Tables VIII, III, IV, V and VI have, as far as the target has the layers.
+
+    Where the last layer alone is seen, Table VIII's three.
+    """
     outputs, layers = (tuple(range(len(each))) for each in (seen.known.outputs, seen.known.gradients))
+    three = Setting("black box", (0,), loss=False), Setting(OUTPUT, (0,)), Setting(GRADIENT, (), (0,))
+    if outputs == layers == (0,):
+        return list(three)
     found = [
         Setting("output alone", (0,), label=False, loss=False),
         Setting("label alone", loss=False),
         Setting("loss alone", label=False),
         Setting("gradient alone", (), (0,), label=False, loss=False),
-        Setting("black box", (0,), loss=False),
+        three[0],
         Setting("black box, logits", (0,), loss=False, logits=True),
         *(Setting(f"outputs of the {PLACES[i]} layer", (i,)) for i in outputs),
         Setting(f"outputs of {COUNTS[len(outputs)]} layers", outputs),
@@ -305,18 +345,22 @@ def gains(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], pairs: Sequ
     rows = {}
     for one, other in pairs:
         if one in right and other in right:
-            apart = right[one].astype(float) - right[other]
-            sides = [apart[truth], apart[~truth]]
-            half = stats.norm.ppf(0.975) * np.sqrt(sum(each.var(ddof=1) / len(each) for each in sides)) / 2
-            value = np.mean([each.mean() for each in sides])
-            rows[f"{one} against {other}"] = {"value": value, "low": value - half, "high": value + half}
-    return pd.DataFrame(rows).T
+            rows[f"{one} against {other}"] = metrics.paired(truth, right[one], right[other])
+    return pd.DataFrame(rows, ["value", "low", "high"]).T
 
 
 def joined(several: Sequence[Seen], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """`gains` of several targets as one table, beside whether the interval leaves zero."""
-    table = pd.concat({seen.dataset: table for seen, table in zip(several, tables, strict=True)}, names=["target", ""])
+    table = stacked(several, tables)
     return table.assign(**{"leaves zero": (table["low"] > 0) | (table["high"] < 0)})
+
+
+def stacked(several: Sequence[Seen], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of several targets as one, by the data set, and by the model where two have the same."""
+    names = [seen.dataset for seen in several]
+    if len(set(names)) < len(names):
+        names = [f"{seen.dataset}, {seen.kind}" for seen in several]
+    return pd.concat(dict(zip(names, tables, strict=True)), names=["target", ""])
 
 
 def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: str) -> pd.DataFrame:
@@ -350,18 +394,17 @@ def by_class(seen: Seen, answers: dict[str, tuple[nasr.Result, float]], attack: 
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: str, why_not: str) -> list[dict]:
+def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: str) -> list[dict]:
     """Ours beside Tables III, IV, V, VI and VIII: what `published.compare` gives; target, its `measured`, its `gains`.
 
-    why_not: why AlexNet is off the printed operating point, or "".
+    The first is AlexNet, chosen by its accuracies, which therefore have a verdict off the printed operating point too.
     """
-    about, rest = several[0][0].about, []
+    rest, first = [], several[0][0]
     for seen, table, added in several:
         rest += [_result(seen, row.setting, row.metric, row) for row in table.itertuples()]
         rest += [_result(seen, row.Index, "gain", row) for row in added.itertuples()]
-    named = [each for result in rest for each in _names(result, about.known)]
-    smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
-    attack = [why_not, "a smaller attack network, fewer steps" if smaller else ""]
+    named = [each for result in rest for each in _names(result, first.about.known)]
+    reasons = {(seen.dataset, seen.model): why_not(seen, profile, seen is first) for seen, *_ in several}
     found = []
     for name in PRINTED:
         printed = published.load(name)
@@ -370,27 +413,34 @@ def cells(several: Sequence[tuple[Seen, pd.DataFrame, pd.DataFrame]], profile: s
         for each in named:
             if (each["dataset"], each["setting"], each["metric"]) in keys:
                 of_target = each["metric"].startswith("target")
-                reasons = ["demo profile"] if profile == "demo" else [] if of_target else attack
-                note = "the target was chosen by it" if of_target else ""
-                ours.append(each | {"not_comparable": "; ".join(filter(None, reasons)), "note": note})
+                why = reasons[each["dataset"], each["model"]][of_target]
+                note = "the target was chosen by it" if of_target and each["model"] == first.model else ""
+                ours.append(each | {"not_comparable": why, "note": note})
         # The rest has no published number and is told once: all but what stands in a table of the paper.
-        met = {(each["setting"], each["metric"]) for each in ours} if name == PRINTED[-1] else set()
-        others = [each for each in rest if (each["setting"], each["metric"]) not in met] if name == PRINTED[-1] else []
-        found += published.compare(ours + others, name)
+        met = {tuple(each[key] for key in ("dataset", "setting", "metric")) for each in ours}
+        more = [each for each in rest if tuple(each[key] for key in ("dataset", "setting", "metric")) not in met]
+        found += published.compare(ours + (more if name == PRINTED[-1] else []), name)
     return found
 
 
-METRICS = {
-    "accuracy": "attack_total_acc",
-    "auc": "attack_auc",
-    "best": "best_epoch_total_acc",
-    "gain": "gain_total_acc",
-}
+def why_not(seen: Seen, profile: str, chosen: bool) -> tuple[str, str]:
+    """What keeps attacks on a target and its accuracies from a verdict: the profile, its operating point, the sizes."""
+    if profile == "demo" or seen.dataset == "Location":
+        return ("demo profile" if profile == "demo" else "",) * 2
+    ours, theirs = [right / n for right, n in seen.accuracy.values()], printed_point(seen.dataset, seen.kind)
+    off = published.off_point(ours, theirs, NEAR)
+    smaller = (seen.about.kernels, seen.about.epochs) != (Training.kernels, Training.epochs)
+    parts = off, "a smaller attack network, fewer steps" if smaller else ""
+    return "; ".join(filter(None, parts)), "" if chosen else off
+
+
+METRICS = {"accuracy": "attack_total_acc", "auc": "attack_auc", "best": "best_epoch_total_acc"}
+METRICS |= {"gain": "gain_total_acc"}
 
 
 def _result(seen: Seen, setting: str, metric: str, row: tuple) -> dict:
     """A number of ours without a published one: settings of either target begin with its model's kind."""
-    about = {"dataset": seen.dataset, "model": seen.model, "setting": f"{seen.model.split()[0]}, {setting}"}
+    about = {"dataset": seen.dataset, "model": seen.model, "setting": f"{seen.kind}, {setting}"}
     about |= {"metric": METRICS.get(metric, f"target_{metric}_acc"), "tier": seen.tier}
     return about | {"value": row.value, "low": row.low, "high": row.high}
 
@@ -398,38 +448,31 @@ def _result(seen: Seen, setting: str, metric: str, row: tuple) -> dict:
 def _names(result: dict, known: tuple[int, int]) -> list[dict]:
     """The result under all settings that tables give it: VI and VIII call by other names what III and IV have."""
     model, _, setting = result["setting"].partition(", ")
-    others = {"outputs of the last layer": ["white box, outputs"]}
-    others |= {"gradient of the last layer": ["white box, gradients", knows(known)]}
-    return [result, *(result | {"setting": f"{model}, {name}"} for name in others.get(setting, []))]
+    also = [AGAIN[setting]] if setting in AGAIN else []
+    also += [knows(known)] if setting == GRADIENT else []
+    return [result, *(result | {"setting": f"{model}, {name}"} for name in also)]
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """`measured` as it is read: a row a setting, "value (low to high)" a metric."""
-    told = [
-        published.short(row.value)
-        + ("" if np.isnan(row.low) else f" ({published.short(row.low)} to {published.short(row.high)})")
-        for row in table.itertuples()
-    ]
-    found = table.assign(told=told).pivot(index="setting", columns="metric", values="told")
-    columns = [name for name in ("accuracy", "best", "auc", "train", "test") if name in found]
-    return found.loc[table["setting"].unique(), columns].fillna("").rename(columns={"best": "best epoch"})
+    headings = {"accuracy": "accuracy", "best": "best epoch", "auc": "auc", "train": "train", "test": "test"}
+    return by_setting(table, headings)
 
 
-def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
-    """Rows for `plots.dots`: a panel a target; `rerun`: at the best epoch; `gap`: the gap attack."""
-    printed = pd.concat(map(published.load, PRINTED))
+def panels(several: Sequence[tuple[Seen, pd.DataFrame]], names: Sequence[str]) -> pd.DataFrame:
+    """Rows for `plots.dots`: a panel a target (or several of a kind), a row an attack, beside the published tables.
+
+    `rerun`: at the best epoch, where there is one; `gap`: the gap attack.
+    """
+    printed = pd.concat(map(published.load, names))
     printed = printed.drop_duplicates(["dataset", "setting"]).set_index(["dataset", "setting"])["published"]
     parts = []
     for seen, table in several:
         chosen = table[(table["metric"] == "accuracy") & (table["setting"] != "gap attack")]
         best = table[table["metric"] == "best"].set_index("setting")["value"]
         gap = table.set_index(["setting", "metric"])["value"]["gap attack", "accuracy"]
-        theirs = [printed.get((seen.dataset, f"{seen.model.split()[0]}, {name}"), np.nan) for name in chosen["setting"]]
-        about = {
-            "panel": f"{seen.dataset}\n{seen.model.split()[0]}",
-            "tier": seen.tier,
-            "gap": gap,
-            "published": theirs,
-        }
+        named = [f"{seen.kind}, {AGAIN.get(name, name)}" for name in chosen["setting"]]
+        about = {"panel": f"{seen.dataset}\n{seen.kind}", "tier": seen.tier, "gap": gap}
+        about["published"] = [printed.get((seen.dataset, name), np.nan) for name in named]
         parts.append(chosen.assign(label=chosen["setting"], rerun=chosen["setting"].map(best), **about))
     return pd.concat(parts, ignore_index=True)

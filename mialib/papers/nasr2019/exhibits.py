@@ -9,7 +9,7 @@ from mialib.attacks.nasr import Training
 from mialib.data.datasets import Dataset
 from mialib.papers.nasr2019 import alone, experiments
 from mialib.papers.nasr2019.experiments import Size
-from mialib.results import published
+from mialib.results import published, tables
 
 NAMES = {experiments.DATA: ("Location", "FC"), experiments.IMAGES: ("CIFAR-100", "AlexNet")}  # as the paper has them
 PRINTED = ("nasr_table10", "nasr_table12", "nasr_table13")
@@ -43,12 +43,6 @@ def setup(several: Sequence[tuple[Dataset, Size]]) -> pd.DataFrame:
     return pd.DataFrame(found).reindex(list(ours)).astype(int).rename_axis(columns=[None, None])
 
 
-def said(found: pd.DataFrame) -> pd.Series:
-    """Columns value, low, high in words: ".734 (.721 to .747)"."""
-    parts = [[published.short(number) for number in row] for row in found[["value", "low", "high"]].to_numpy()]
-    return pd.Series([f"{value} ({low} to {high})" for value, low, high in parts], found.index, dtype=object)
-
-
 def attacks(data: Dataset, about: Size, summary: pd.DataFrame) -> pd.DataFrame:
     """A row an attack: accuracy, also at the best epoch, and the gap attack's; on all asked records, on the targets.
 
@@ -57,8 +51,8 @@ def attacks(data: Dataset, about: Size, summary: pd.DataFrame) -> pd.DataFrame:
     """
     names = {"accuracy": "attack", "best": "best epoch", "gap": "gap attack"}
     shown = summary[summary.index.isin(names, level="metric")]
-    table = said(shown).unstack(["records", "metric"]).rename(columns=names)
-    models = said(summary.xs("models", level="records")).unstack("metric")
+    table = tables.said(shown).unstack(["records", "metric"]).rename(columns=names)
+    models = tables.said(summary.xs("models", level="records")).unstack("metric")
     for side in ("train", "test"):
         table["model", side] = models[side]
     ascent = [each.name for each in experiments.settings(about) if each.ascent]
@@ -130,10 +124,9 @@ def why_not(data: Dataset, about: Size, summary: pd.DataFrame, profile: str) -> 
     if profile == "demo":
         return "demo profile"
     ours, theirs = summary.loc[("local passive", "models")].loc[["train", "test"], "value"], alone.printed_point()
-    off = max(round(abs(one - other), 9) for one, other in zip(ours, theirs, strict=True)) > alone.NEAR
-    told = "train and test accuracy {} and {}, printed {} and {}".format(*map(published.short, (*ours, *theirs)))
     smaller = (about.kernels, about.epochs) != (Training.kernels, Training.epochs)
-    reasons = [NETWORK, told if off else "", "a smaller attack network, fewer steps" if smaller else ""]
+    off = published.off_point([*ours], theirs, alone.NEAR)
+    reasons = [NETWORK, off, "a smaller attack network, fewer steps" if smaller else ""]
     return "; ".join(filter(None, reasons))
 
 

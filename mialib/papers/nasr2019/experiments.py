@@ -14,7 +14,7 @@ from scipy.special import softmax
 from mialib import metrics, papers, runs, work
 from mialib.attacks import nasr
 from mialib.attacks.nasr import Features, Training
-from mialib.data import datasets
+from mialib.data import datasets, splits
 from mialib.data.datasets import Dataset
 from mialib.models import federated, small, targets
 from mialib.models.federated import Active
@@ -101,17 +101,11 @@ def load(name: str, profile: str) -> Dataset:
     if name != IMAGES:
         return data
     teacher = targets.load(TEACHER, papers.targets(profile, TRAINED)[TEACHER], profile)
-    rows = unseen(data.X, teacher.data.X[teacher.data.member])
+    rows = splits.unseen(data.X, teacher.data.X[teacher.data.member])
     asked = replace(teacher, data=replace(teacher.data, X=data.X[rows], y=data.y[rows]))
     X = targets.last_features(asked)
     source = f"{data.source}; of {len(X):,}, {X.shape[1]} features by an AlexNet trained on {teacher.data.source}"
     return replace(data, X=X, y=data.y[rows], source=source, digest=targets.identity(asked))
-
-
-def unseen(X: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
-    """Rows of X that are equal to none of the records `trained_on`, of the same kind and shape."""
-    met = {record.tobytes() for record in trained_on}
-    return np.array([row for row, record in enumerate(X) if record.tobytes() not in met], np.int64)
 
 
 def settings(about: Size) -> list[Setting]:

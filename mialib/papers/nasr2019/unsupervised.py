@@ -16,9 +16,10 @@ from mialib.attacks.nasr import Features, Result, Training
 from mialib.data.datasets import Dataset
 from mialib.models import federated, fit, small, tuning
 from mialib.models.fit import Recipe
-from mialib.papers.nasr2019 import alone, exhibits
+from mialib.papers.nasr2019 import alone
 from mialib.papers.nasr2019.alone import Seen, Setting
 from mialib.results import published
+from mialib.results.tables import bars, said, told_apart
 
 WHOLE = Setting("gradient and output of the last layer", (0,), (0,))  # what encoder, supervised and shadow attack see
 OUTPUTS = Setting("outputs of the last layer", (0,))
@@ -123,10 +124,10 @@ def supervised(known: Features, seen: Seen, words: tuple, training: Training, na
     Seed words of both settings are notebook 20's, so on AlexNet the answers are those of its rows too.
     """
     answers = {}
-    for setting, said in ((WHOLE, name), (OUTPUTS, f"{name}, outputs")):
+    for setting, called in ((WHOLE, name), (OUTPUTS, f"{name}, outputs")):
         parts = [alone.shown(part, setting) for part in (known, seen.asked)]
         answer = nasr.learn(parts[0], seen.members[0], parts[1], (*words, setting.name), training)
-        answers[said] = answer.result
+        answers[called] = answer.result
     return answers
 
 
@@ -236,10 +237,10 @@ def target(data: Dataset, about: Size, seed: int, theta: np.ndarray) -> Seen:
     sizes = alone.Size((about.known, about.known), (), about.asked, about.kernels, about.epochs, about.rate)
     both = [seen_by(data, about, [theta], rows) for rows in (known, asked)]
     name = "FC " + "-".join(map(str, model(data, about).sizes))
-    accuracy = {}
-    for side, rows in (("train", drawn.members), ("test", drawn.others)):
-        accuracy[side] = int((logits(data, about, theta, rows).argmax(1) == data.y[rows]).sum()), len(rows)
-    return Seen("Location", name, data.tier, runs.digest(data.digest, theta), sizes, *both, accuracy)
+    rows = np.concatenate([drawn.members, drawn.others])
+    right, member = logits(data, about, theta, rows).argmax(1) == data.y[rows], np.isin(rows, drawn.members)
+    digest = runs.digest(data.digest, theta)
+    return Seen("Location", name, data.tier, digest, sizes, *both, alone.counted(right, member))
 
 
 def logits(data: Dataset, about: Size, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -325,45 +326,25 @@ def _norm(data: Dataset, about: Size, drawn: Drawn, seed: int, epoch: int) -> tu
     return (np.array([nasr.norms(seen_by(data, about, [theta], rows)).mean(dtype=float) for rows in sides]),)
 
 
-def bars(member: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    """Shares of members and of others in BINS equal bins of a score, from the smallest on, by their left edges."""
-    edges = np.linspace(score.min(), score.max(), BINS + 1)
-    shares = {side: np.histogram(score[here], edges)[0] / here.sum() for side, here in _both(member).items()}
-    return pd.DataFrame(shares, pd.Index(edges[:-1], name="score"))
-
-
 def printed_bars(panel: str) -> pd.DataFrame:
-    """Fig 5's bars as `bars` has ours; score: where the members' bar is drawn, less where the first is."""
+    """Fig 5's bars as `tables.bars` has ours; score: where the members' bar is drawn, less where the first is."""
     table = published.points("nasr_fig5").query("panel == @panel").pivot(index="bin", columns="records")
     shares = table["share"].set_axis(table["score", "member"] - table["score", "member"].iloc[0]).rename_axis("score")
     return shares.rename_axis(columns=None)
 
 
-def told_apart(shares: pd.DataFrame) -> dict[str, float]:
-    """What two histograms have in common, and the balanced accuracy of the best threshold at an edge of a bin.
-
-    That threshold is chosen by who is a member: no attack has it. Scores beyond the last bar, of the paper's ResNet up
-    to a twentieth, are above every threshold.
-    """
-    apart = np.abs((shares["member"] - shares["non-member"]).cumsum()).max()
-    return {"overlap": np.minimum(shares["member"], shares["non-member"]).sum(), "best threshold": (1 + apart) / 2}
-
-
-def _both(member: np.ndarray) -> dict[str, np.ndarray]:
-    return {"member": member, "non-member": ~member}
-
-
 def histograms(ours: dict[str, tuple[np.ndarray, Result]]) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Fig 5 beside ours (name -> who is a member, the answer): `told_apart` of each, and the bars."""
+    """Fig 5 beside ours (name -> who is a member, the answer): `tables.told_apart` of each, and the bars.
+
+    Scores beyond the last bar, of the paper's ResNet up to a twentieth, are above every threshold.
+    """
     printed = published.load("nasr_table7").set_index("setting")["published"]
     several, theirs = {}, {}
     for panel, name in (("a", "DenseNet"), ("b", "ResNet"), ("c", "AlexNet")):
-        several[f"published, {name}"], theirs[f"published, {name}"] = (
-            printed_bars(panel),
-            printed[f"{name}, {EMBEDDED}"],
-        )
+        several[f"published, {name}"] = printed_bars(panel)
+        theirs[f"published, {name}"] = printed[f"{name}, {EMBEDDED}"]
     for name, (member, result) in ours.items():
-        several[f"ours, {name}"] = bars(member, -result.score)
+        several[f"ours, {name}"] = bars(member, -result.score, BINS)
         theirs[f"ours, {name}"] = nasr.balanced_accuracy(member, result.predicted)
     table = pd.DataFrame({name: told_apart(each) for name, each in several.items()}).T
     return table.assign(**{"accuracy of the clusters": pd.Series(theirs)}), several
@@ -439,7 +420,7 @@ def of_images(seen: Seen, answers: dict[str, Result]) -> pd.DataFrame:
 
 def questions(fine: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Table IX of `over_seeds`, in words: a row a question, a column an attack; and the accuracies of the models."""
-    told = fine.assign(said=exhibits.said(fine))
+    told = fine.assign(said=said(fine))
     asked, models = told[told["metric"] == "accuracy"], told[told["metric"] != "accuracy"]
     parts = asked["setting"].str.rpartition(", ")
     asked = asked.assign(question=parts[0], attack=parts[2]).pivot(index="question", columns="attack", values="said")
@@ -472,13 +453,5 @@ def why(seen: Seen, profile: str, off: str) -> str:
 
 
 def panels(several: Sequence[tuple[Seen, pd.DataFrame]]) -> pd.DataFrame:
-    """Rows for `plots.dots`: a panel a target (or several of a kind), a row an attack; `gap`: the gap attack."""
-    theirs, parts = published.load("nasr_table7").set_index(["dataset", "setting"])["published"], []
-    for seen, table in several:
-        kind = seen.model.split()[0]
-        shown = table[(table["metric"] == "accuracy") & (table["setting"] != GAP)]
-        about = {"panel": f"{seen.dataset}\n{kind}", "tier": seen.tier, "label": shown["setting"]}
-        about["gap"] = table.set_index(["setting", "metric"])["value"][GAP, "accuracy"]
-        about["published"] = [theirs.get((seen.dataset, f"{kind}, {name}"), np.nan) for name in shown["setting"]]
-        parts.append(shown.assign(**about))
-    return pd.concat(parts, ignore_index=True)
+    """`alone.panels` beside Table VII."""
+    return alone.panels(several, ["nasr_table7"])
