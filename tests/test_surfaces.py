@@ -158,6 +158,7 @@ def planted(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("planted")))
     high, low = images("cifar-100", 1600, 10), images("cifar-10", 800, 4, 1)
+    # As many as descent at its rate takes to learn a hundred records of noise by heart.
     about = {"records": 100, "epochs": 200, "last_layer_epochs": 100}
     sides = surfaces.sides("cifar-100", 1600, 8, about, 0), surfaces.sides("cifar-10", 800, 4, about, 0)
     families = surfaces.trained([transfer.cnn(3, 10, (16, 16), 64)] * 4, high, sides[0][:4], about, 0)

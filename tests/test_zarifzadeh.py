@@ -160,6 +160,7 @@ def test_the_same_models_are_asked_each_query(monkeypatch):
     net = modules.train(net, data.X[half], data.y[half], modules.Descent(1, row.rate, row.batch), words)
     with torch.inference_mode():
         said = net(torch.from_numpy(modules.scaled(flipped.X[rows]))).numpy()
+    # All records in one batch, laid out otherwise in memory: the same sums in another order.
     np.testing.assert_allclose(often.logits[2, :, 1], said, rtol=0, atol=1e-5)
 
 
