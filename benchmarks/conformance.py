@@ -352,7 +352,7 @@ def _referred(X: np.ndarray, y: np.ndarray, log_p: np.ndarray, target: int) -> t
     first = np.arange(len(y)) < len(y) // 2
     halves = [runs.stream(*WORDS, "half", target, i).permutation(first) for i in range(SHADOWS // 2)]
     seen = np.concatenate([(half, ~half) for half in halves])
-    model = small.MLP((X.shape[1], WIDTH, int(y.max()) + 1))
+    model = small.MLP((X.shape[1], WIDTH, int(y.max()) + 1), start="glorot")  # the target is scikit-learn's
     words = [(*WORDS, "reference", target, i) for i in range(SHADOWS)]
     thetas = fit.fit_many(model, fit.Recipe(LOCATION_EPOCHS), X, y, list(map(np.flatnonzero, seen)), words)
     logits = [fit.ask(model, theta, X) for theta in thetas]

@@ -818,30 +818,54 @@ def idx(array: np.ndarray) -> bytes:
     return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
-def test_mnist(raw, register):
+MNISTS = [("mnist", "mnist"), ("fashion-mnist", "fashionmnist")]
+
+
+def put_digits(raw, register, folder: str, images: np.ndarray, labels: np.ndarray):
+    """The four files of images and labels, the last ten of which are the test part."""
+    for part, here in (("train", slice(0, -10)), ("t10k", slice(-10, None))):
+        for kind, array in (("images-idx3", images[here]), ("labels-idx1", labels[here])):
+            place, data = f"{folder}/{part}-{kind}-ubyte.gz", gzip.compress(idx(array))
+            put(raw, place, data)
+            register(place, data, len(array))
+
+
+@pytest.mark.parametrize(("name", "folder"), MNISTS)
+def test_mnist(raw, register, name, folder):
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (30, 28, 28), np.uint8)
     labels = rng.integers(0, 10, 30).astype(np.uint8)
-    for part, rows in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
-        for kind, array in (("images-idx3", images[rows]), ("labels-idx1", labels[rows])):
-            data = gzip.compress(idx(array))
-            put(raw, f"mnist/{part}-{kind}-ubyte.gz", data)
-            register(f"mnist/{part}-{kind}-ubyte.gz", data, len(array))
-    loaded = datasets.load("mnist", "paper")
+    put_digits(raw, register, folder, images, labels)
+    loaded = datasets.load(name, "paper")
     np.testing.assert_array_equal(loaded.X, images.reshape(30, 784).astype(np.float32) / 255)
     np.testing.assert_array_equal(loaded.y, labels)
-    register("mnist/t10k-labels-idx1-ubyte.gz", data, 11)
+    assert loaded.y.dtype == np.int64 and loaded.tier == "R"
+    last = f"{folder}/t10k-labels-idx1-ubyte.gz"
+    register(last, (raw / last).read_bytes(), 11)
     with pytest.raises(ValueError, match=r"t10k-labels.*10 rows, expected 11"):
-        datasets.load("mnist", "paper")
+        datasets.load(name, "paper")
 
 
-def test_mnist_file_that_unpacks_to_more_than_its_rows_is_refused(raw, register):
+@pytest.mark.parametrize(("name", "folder"), MNISTS)
+@pytest.mark.parametrize(
+    ("side", "classes", "message"), [(27, 10, r"train-images.*shape \((20, )?27, 27\)"), (28, 11, "train-labels.* 10")]
+)
+def test_mnist_of_another_shape_or_of_more_classes_is_refused(raw, register, name, folder, side, classes, message):
+    labels = np.arange(30, dtype=np.uint8) % classes
+    put_digits(raw, register, folder, np.zeros((30, side, side), np.uint8), labels)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(name, "paper")
+
+
+@pytest.mark.parametrize(("name", "folder"), MNISTS)
+def test_mnist_file_that_unpacks_to_more_than_its_rows_is_refused(raw, register, name, folder):
     for part in ("train", "t10k"):
         for kind, data in (("images-idx3", gzip.compress(bytes(10**7))), ("labels-idx1", gzip.compress(bytes(10)))):
-            put(raw, f"mnist/{part}-{kind}-ubyte.gz", data)
-            register(f"mnist/{part}-{kind}-ubyte.gz", data, 10)
+            place = f"{folder}/{part}-{kind}-ubyte.gz"
+            put(raw, place, data)
+            register(place, data, 10)
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz: bad content: more than 7,856 bytes"):
-        datasets.load("mnist", "paper")
+        datasets.load(name, "paper")
 
 
 def cifar100(raw, register, n: int = 12) -> tuple[dict[str, bytes], np.ndarray]:

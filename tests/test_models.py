@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from sklearn.neural_network import MLPClassifier
 
 from mialib.models import small
 from mialib.models.small import CNN, MLP
@@ -35,6 +36,17 @@ def test_initial_parameters_fill_their_bounds():
     assert abs(weight.mean()) < 1e-3
 
 
+def test_the_glorot_start_is_that_of_scikit_learn():
+    model, theirs = MLP((400, 50, 20), start="glorot"), MLPClassifier((50,), solver="sgd", learning_rate_init=1e-12)
+    theirs.set_params(random_state=0).partial_fit(np.zeros((20, 400)), range(20), classes=range(20))  # a step too small to be seen
+    ours = small.layers(model, small.initial(model, np.random.default_rng(0)))
+    for side in (0, 1):  # weights, biases
+        for pair, drawn in zip(ours, (theirs.coefs_, theirs.intercepts_)[side], strict=True):
+            assert pair[side].shape == drawn.shape
+            assert np.abs(pair[side]).max() == pytest.approx(np.abs(drawn).max(), rel=0.2 if side else 0.02)
+    assert np.abs(ours[0][0]).max() <= (6 / 450) ** 0.5 and np.abs(ours[1][0]).max() > 0.98 * (6 / 70) ** 0.5
+
+
 def test_the_cnn_has_the_layers_it_says():
     model = CNN((3, 32, 32), 10)
     flat = np.arange(small.n_parameters(model), dtype=np.float32)
@@ -51,6 +63,8 @@ def test_bad_architectures_are_refused():
         MLP((3,))
     with pytest.raises(ValueError, match="valid: tanh, relu"):
         MLP((3, 2), "gelu")
+    with pytest.raises(ValueError, match="unknown start 'he'; valid: torch, glorot"):
+        MLP((3, 2), start="he")
     with pytest.raises(ValueError, match="images of 9x32 are too small for kernels of 5"):
         CNN((3, 9, 32), 10)
     with pytest.raises(ValueError, match="must all be positive"):

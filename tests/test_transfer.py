@@ -261,17 +261,19 @@ def test_a_resnet_teacher_is_the_target_that_is_kept(monkeypatch, tmp_path):
 
 def test_all_rows_together_are_each_by_itself():
     rows = [
-        experiments.Row("cifar-10", "mnist", experiments.FULL, 20, 2, 2),
-        experiments.Row("cifar-10", "mnist", experiments.LAST, 20, 5, 3),
+        experiments.Row("cifar-10", "fashion-mnist", experiments.FULL, 20, 2, 2),
+        experiments.Row("cifar-10", "fashion-mnist", experiments.LAST, 20, 5, 3),
         experiments.Row("cifar-10", "", experiments.NONE, 20, 2, 2),
     ]
-    loaded = {name: photographs.load(name, "demo") for name in ("cifar-10", "mnist")}
-    taught = experiments.teach_all(loaded, [(experiments.CNN, "mnist")], "demo", 0)
-    assert taught[experiments.CNN, "mnist"].about == experiments.teach(loaded["mnist"], "demo", 0).about
+    loaded = {name: photographs.load(name, "demo") for name in ("cifar-10", "fashion-mnist")}
+    taught = experiments.teach_all(loaded, [(experiments.CNN, "fashion-mnist")], "demo", 0)
+    assert taught[experiments.CNN, "fashion-mnist"].about == experiments.teach(loaded["fashion-mnist"], "demo", 0).about
     everyone = experiments.run_all(loaded, taught, rows, "demo", 0)
     for row, attacked in zip(rows, everyone, strict=True):
         net = (
-            taught[experiments.CNN, "mnist"].teacher if row.teacher else experiments.network(loaded["cifar-10"], "demo")
+            taught[experiments.CNN, "fashion-mnist"].teacher
+            if row.teacher
+            else experiments.network(loaded["cifar-10"], "demo")
         )
         for mine, theirs in zip(experiments.students(loaded["cifar-10"], net, row, 0), attacked.records, strict=True):
             np.testing.assert_array_equal(mine.vectors, theirs.vectors)
@@ -421,7 +423,7 @@ def test_photographs_are_made_small_once(monkeypatch, tmp_path):
 
 
 def test_a_teacher_of_the_demo_has_not_seen_its_students_records():
-    names = ("caltech-101", "cifar-100", "cifar-10", "mnist")
+    names = ("caltech-101", "cifar-100", "cifar-10", "fashion-mnist")
     stand_ins = {name: {image.tobytes() for image in photographs.load(name, "demo").X} for name in names}
     for row in experiments.settings("demo"):
         assert not row.teacher or not stand_ins[row.dataset] & stand_ins[row.teacher]

@@ -34,6 +34,7 @@ SETS = {  # name: (its folder in config.raw_dir(), classes)
     "texas-100": ("texas", 100),
     "adult": ("adult", 2),
     "mnist": ("mnist", 10),
+    "fashion-mnist": ("fashionmnist", 10),
     "cifar-10": ("cifar10", 10),
     "cifar-100": ("cifar100", 100),
     "cifar-100-coarse": ("cifar100", 20),
@@ -49,7 +50,7 @@ MEMBER_MD5 = {"dataset_purchase": "dd892f2cedf8b07025d016df49a2eb4f"}  # by one 
 class Dataset:
     """One data set, in memory; one's own may come in any form that `arrays` takes (ValueError where it does not).
 
-    X: (n, d) uint8 0/1 for location, purchase and texas (texas: csr_array); float32 in [0, 1] for adult and mnist;
+    X: (n, d) uint8 0/1 for location, purchase and texas (texas: csr_array); float32 in [0, 1] for adult and the MNISTs;
     uint8 (n, 3, 32, 32) for the CIFARs. y: (n,) int64, 0..classes-1.
     """
 
@@ -265,7 +266,7 @@ def _adult(classes: int) -> Arrays:
     return encode_adult(numbers, kinds), y
 
 
-def _mnist(classes: int) -> Arrays:
+def _mnist(classes: int, folder: str) -> Arrays:
     def unpack(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray]:
         with gzip.open(path) as stream:  # at most three sizes, 16 bytes
             array = parse_idx(files.read_all(stream, 16 + math.prod(shape) * files.registered(path).rows))
@@ -273,7 +274,7 @@ def _mnist(classes: int) -> Arrays:
             raise ValueError(f"records of shape {array.shape[1:]}, expected {shape}")
         return (array,)
 
-    paths = fetch("mnist")
+    paths = fetch(folder)
     [X] = _read(paths[0::2], classes, partial(unpack, shape=(28, 28)))
     [y] = _read(paths[1::2], classes, partial(unpack, shape=()))
     return X.reshape(len(X), 784).astype(np.float32) / 255, y
@@ -300,7 +301,8 @@ _READERS: dict[str, Callable[[int], Arrays]] = {
     "purchase": lambda k: _read(fetch("purchase"), k, partial(_labelled, member="dataset_purchase", d=600)),
     "texas": lambda k: _read(fetch("texas"), k, _texas),
     "adult": _adult,
-    "mnist": _mnist,
+    "mnist": partial(_mnist, folder="mnist"),
+    "fashionmnist": partial(_mnist, folder="fashionmnist"),
     "cifar10": lambda k: _read(fetch("cifar10"), k, partial(_cifar, prefix="cifar-10-batches-bin", labels=1, column=0)),
     "cifar100": lambda k: _read(
         fetch("cifar100"), k, partial(_cifar, prefix="cifar-100-binary", labels=2, column=int(k == 100))
@@ -312,6 +314,7 @@ _SOURCES = {
     "texas": "Texas-100: real hospital discharges, {n:,} records of {d:,} binary features",
     "adult": "Adult: real census records (UCI), {n:,} records one-hot encoded into {d} columns",
     "mnist": "MNIST: real, {n:,} images of handwritten digits, 28 by 28 pixels",
+    "fashionmnist": "Fashion-MNIST: real, {n:,} grey images of clothes, 28 by 28 pixels",
     "cifar10": "CIFAR-10: real, {n:,} colour images, 32 by 32 pixels",
     "cifar100": "CIFAR-100: real, {n:,} colour images, 32 by 32 pixels, {classes} classes",
 }
@@ -339,8 +342,9 @@ def _demo(name: str, folder: str, classes: int) -> tuple[Arrays, str, str]:
         X = (X - X.min(axis=0)) / np.ptp(X, axis=0)
         return (X.astype(np.float32), y.astype(np.int64)), "S", "Wisconsin breast cancer, 569 records, in Adult's place"
     digits, y = sklearn.datasets.load_digits(return_X_y=True)
-    if folder == "mnist":
-        return ((digits / 16).astype(np.float32), y), "S", "scikit-learn's 1,797 digits, 8 by 8, in MNIST's place"
+    if folder in ("mnist", "fashionmnist"):
+        source = f"scikit-learn's 1,797 digits, 8 by 8, in {'Fashion-' * (folder != 'mnist')}MNIST's place"
+        return ((digits / 16).astype(np.float32), y), "S", source
     source = f"scikit-learn's 1,797 digits enlarged to 3 x 32 x 32, in {name.removesuffix('-coarse').upper()}'s place"
     if name == "cifar-100":
         y, source = _split_by_brightness(digits, y), f"{source}; 20 classes: each digit's darker and brighter half"

@@ -13,12 +13,12 @@ def load(name: str, profile: str) -> Dataset:
     """A data set by name, Caltech-101 among them.
 
     In demo the stand-in of CIFAR-100 is mirrored: CIFAR-10's has the same digits, and no teacher saw its students'.
-    MNIST's images are made as large as CIFAR-10's, in three channels of the same grey.
+    Fashion-MNIST's images are made as large as CIFAR-10's, in three channels of the same grey.
     """
     if name == caltech.NAME:
         return caltech.load(profile)
     data = datasets.load(name, profile)
-    if name == "mnist":
+    if name == "fashion-mnist":
         X = enlarged(data.X)
         return replace(data, X=X, source=f"{data.source}; made 3 x 32 x 32", digest=runs.digest(X, data.y))
     if profile != "demo" or name != "cifar-100":

@@ -17,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from mialib import arrays
 
 ACTIVATIONS = ("tanh", "relu")
+STARTS = ("torch", "glorot")
 
 # Workers share records as read-only memory maps. Nothing here writes into them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -24,16 +25,22 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected network: `sizes` = (features, hidden units …, classes); `activation` after each hidden layer."""
+    """Fully connected network: `sizes` = (features, hidden units …, classes); `activation` after each hidden layer.
+
+    `start`: how its weights begin, see `initial`; "glorot" for references of a target that scikit-learn trained.
+    """
 
     sizes: tuple[int, ...]
     activation: str = "tanh"
+    start: str = "torch"
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             raise ValueError(f"sizes must name at least inputs and classes, all positive, not {self.sizes}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {self.activation!r}; valid: {', '.join(ACTIVATIONS)}")
+        if self.start not in STARTS:
+            raise ValueError(f"unknown start {self.start!r}; valid: {', '.join(STARTS)}")
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -104,10 +111,16 @@ def layers(model: Model, flat: Any) -> list[tuple[Any, Any]]:
 
 
 def initial(model: Model, rng: np.random.Generator) -> np.ndarray:
-    """Fresh float32 parameters: weights and biases uniform in ±1/√inputs, as in Torch7 and in torch.nn.Linear."""
+    """Fresh float32 parameters: weights and biases uniform in ±1/√inputs, as in Torch7 and in torch.nn.Linear.
+
+    An MLP that starts as "glorot": in ±√(6 / (inputs + outputs)) (Glorot & Bengio 2010, equation 16), biases too, as in
+    scikit-learn's MLPClassifier.
+    """
     flat = np.empty(n_parameters(model), np.float32)
+    glorot = isinstance(model, MLP) and model.start == "glorot"
     for weight, bias in layers(model, flat):
-        bound = (weight.size // len(bias)) ** -0.5
+        inputs = weight.size // len(bias)
+        bound = (6 / (inputs + len(bias))) ** 0.5 if glorot else inputs**-0.5
         weight[...] = rng.uniform(-bound, bound, weight.shape)
         bias[...] = rng.uniform(-bound, bound, bias.shape)
     return flat

@@ -23,7 +23,8 @@ from mialib.models.modules import Descent
 from mialib.models.transfer import Teacher
 
 PAPER = "zou2020"
-NAMES = {"caltech-101": "Caltech-101", "cifar-100": "CIFAR-100", "cifar-10": "CIFAR-10", "mnist": "MNIST", "": "none"}
+NAMES = {"caltech-101": "Caltech-101", "cifar-100": "CIFAR-100", "cifar-10": "CIFAR-10"}
+NAMES |= {"fashion-mnist": "Fashion-MNIST", "": "none"}
 LAST, FULL, NONE = TRANSFERS = ("last layer", "full fine-tuning", "no transfer")
 CNN = "CNN"  # of two convolutions
 POOLED = "flatten"  # the layer of a ResNet before its last
