@@ -37,8 +37,9 @@ def test_initial_parameters_fill_their_bounds():
 
 
 def test_the_glorot_start_is_that_of_scikit_learn():
-    model, theirs = MLP((400, 50, 20), start="glorot"), MLPClassifier((50,), solver="sgd", learning_rate_init=1e-12)
-    theirs.set_params(random_state=0).partial_fit(np.zeros((20, 400)), range(20), classes=range(20))  # a step too small to be seen
+    theirs = MLPClassifier((50,), solver="sgd", learning_rate_init=1e-12, random_state=0)  # no step to speak of
+    theirs.partial_fit(np.zeros((20, 400)), range(20), classes=range(20))
+    model = MLP((400, 50, 20), start="glorot")
     ours = small.layers(model, small.initial(model, np.random.default_rng(0)))
     for side in (0, 1):  # weights, biases
         for pair, drawn in zip(ours, (theirs.coefs_, theirs.intercepts_)[side], strict=True):

@@ -88,7 +88,7 @@ def teach(data: Dataset, profile: str, seed: int, kind: str = CNN) -> Taught:
         sizes, words = papers.sizes(PAPER)["teachers"][profile][data.name], (seed, PAPER, "teacher", data.name)
         rows, rest = np.split(runs.stream(*words).permutation(len(data.y)), [sizes["records"]])
         begun = transfer.fresh(network(data, profile), words)
-        [net] = learn([(begun, data.X[rows], data.y[rows], sizes["epochs"], words)])
+        net = transfer.descend(begun, data.X[rows], data.y[rows], _descent(begun, sizes["epochs"]), words)
         return _graded(net, kind, data, rows, rest, sizes["epochs"])
     targets = papers.targets(profile, PAPER).items()
     [(name, target)] = [pair for pair in targets if (pair[1].dataset, pair[1].network) == (data.name, kind)]
@@ -126,9 +126,11 @@ def learn(jobs: Iterable[tuple[Teacher, np.ndarray, np.ndarray, int, tuple]]) ->
 
     A job is the network that is begun with, images and labels, epochs, seed words.
     """
-    return transfer.descend_all(
-        (net, X, y, Descent(epochs, RATES[transfer.normalises(net)], BATCH), words) for net, X, y, epochs, words in jobs
-    )
+    return transfer.descend_all((net, X, y, _descent(net, epochs), words) for net, X, y, epochs, words in jobs)
+
+
+def _descent(net: Teacher, epochs: int) -> Descent:
+    return Descent(epochs, RATES[transfer.normalises(net)], BATCH)
 
 
 def drawn(row: Row, n: int, seed: int) -> list[Split]:
