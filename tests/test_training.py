@@ -16,7 +16,7 @@ from mialib.models import fit, small
 from mialib.models.fit import Recipe, fit_many
 from mialib.models.small import CNN, MLP
 
-MODELS = [MLP((7, 5, 3)), MLP((7, 6, 5, 3), "relu"), MLP((7, 3))]
+MODELS = [MLP((7, 5, 3)), MLP((7, 6, 5, 3), "relu"), MLP((7, 3)), MLP((7, 5, 3), start="glorot")]
 IMAGES = CNN((3, 14, 16), 4, hidden=6, filters=(5, 6), kernel=3)
 
 
@@ -251,6 +251,12 @@ def test_another_model_changes_no_other():
 
 def refuse(*_):
     raise AssertionError("trained again what was in the cache")
+
+
+def test_another_start_is_another_model():
+    X, y, members, words = problem(models=1)
+    plain, glorot = (fit_many(MLP((7, 5, 3), start=start), Recipe(1), X, y, members, words) for start in small.STARTS)
+    assert not np.allclose(plain, glorot)
 
 
 def test_cached_models_are_not_trained_again(monkeypatch):

@@ -10,9 +10,9 @@ from mialib.data.datasets import Dataset
 
 
 def load(name: str, profile: str) -> Dataset:
-    """A data set by name, Caltech-101 among them.
+    """A CIFAR, Caltech-101 or Fashion-MNIST, by name. Raises as `datasets.load` and `caltech.load` do.
 
-    In demo the stand-in of CIFAR-100 is mirrored: CIFAR-10's has the same digits, and no teacher saw its students'.
+    In demo the stand-in of CIFAR-100 is mirrored: the others' have the same digits, and no teacher saw its students'.
     Fashion-MNIST's images are made as large as CIFAR-10's, in three channels of the same grey.
     """
     if name == caltech.NAME:
