@@ -131,7 +131,19 @@ def test_cells_stand_beside_fig_12_and_have_no_verdict():
     shown = exhibits.beside(networks)
     assert list(shown.columns) == ["CNN-16, 1 query", "CNN-16, 18 queries"]
     assert (shown.loc["auc"].iloc[:, 0] == shown.loc["auc"].iloc[:, 1]).all()  # the same answer 18 times tells no more
-    assert exhibits.caveat("demo", "CNN-16") == "demo profile"
+    demo = exhibits.compare(table, networks, seen, "demo")
+    assert {cell["cause"] for cell in demo if cell["setting"] == "CNN-16, RMIA"} == {"demo profile"}
+
+
+@pytest.mark.parametrize("profile", ["demo", "laptop", "paper"])
+def test_the_sweep_is_of_fewer_records_and_more_models(profile):
+    [row], usual = experiments.networks(profile, "sweep"), experiments.settings(profile)[1]
+    assert row.records < usual.records and row.pairs >= min(33, usual.pairs + 1)
+    assert (row.filters, row.epochs, row.rate) == (usual.filters, usual.epochs, usual.rate)
+    assert row.name == f"CIFAR-10, {row.records // 2:,} members" != usual.name
+    each = planted(1.0, dataclasses.replace(row, records=400, pairs=3, targets=2))
+    assert set(exhibits.measured([each], {"CIFAR-10": [each.logits]})["dataset"]) == {row.name}
+    assert exhibits.models([each])["data"].tolist() == [f"{row.name}, CNN-{row.filters[0]}"]
 
 
 def test_augmented_images_are_shifted_and_mirrored_around_the_record_itself():
@@ -147,6 +159,7 @@ def test_augmented_images_are_shifted_and_mirrored_around_the_record_itself():
 def test_the_same_models_are_asked_each_query(monkeypatch):
     monkeypatch.setenv("MIALIB_WORKERS", "1")
     [row] = experiments.networks("demo")
+    assert row.name == "CIFAR-10"
     row = dataclasses.replace(row, records=40, epochs=1)
     data = datasets.load("cifar-10", "demo")
     once = experiments.train(data, row, 0)
@@ -214,8 +227,8 @@ def test_quantile_regression_stands_beside_attack_p(monkeypatch):
     signal = quantile.margin(each.logits[2, :, 0], each.y)
     wanted = quantile.score(signal, data.X[rows], each.y, each.member[2], (1, experiments.PAPER, "location-30", 2))
     np.testing.assert_array_equal(found[1], wanted)
-    table = exhibits.measured([each], {"location-30": found}).set_index(["attack", "metric", "references"])["value"]
+    table = exhibits.measured([each], {"Location": found}).set_index(["attack", "metric", "references"])["value"]
     wanted = np.mean([roc_auc_score(each.member[i], score) for i, score in zip((0, 2), found, strict=True)])
     assert table[exhibits.QUANTILE, "auc", 0] == pytest.approx(wanted)
-    one = exhibits.single([each], 0, 20, {"location-30": found}).set_index(["attack", "metric"])["value"]
+    one = exhibits.single([each], 0, 20, {"Location": found}).set_index(["attack", "metric"])["value"]
     assert one[exhibits.QUANTILE, "auc"] == pytest.approx(roc_auc_score(each.member[0], found[0]))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mialib import metrics, runs
 from mialib.papers.zarifzadeh2024 import experiments
-from mialib.papers.zarifzadeh2024.experiments import NAMES, Answers
+from mialib.papers.zarifzadeh2024.experiments import Answers
 from mialib.results import published, tables
 
 SHOWN = ("auc", "tpr_at_1", "tpr_at_0.1")
@@ -53,7 +53,7 @@ def overview(everyone: Iterable[Answers]) -> pd.DataFrame:
     rows = []
     for each in everyone:
         row, learnt = each.row, experiments.learnt(each)
-        about = {"data": NAMES[row.dataset], "tier": each.tier}
+        about = {"data": row.name, "tier": each.tier}
         about |= {"records": row.records, "classes": each.logits.shape[-1], "members": row.records // 2}
         about |= {"trainings": len(each.logits), "targets": row.targets}
         rows.append(about | {"epochs": row.epochs} | {name: values.mean() for name, values in learnt.items()})
@@ -77,8 +77,8 @@ def attacked(each: Answers) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
 def measured(everyone: Iterable[Answers], quantiles: Mapping[str, Sequence[np.ndarray]] = {}) -> pd.DataFrame:
     """Means over the targets with Student's t interval: dataset, tier, count, references, attack, metric, value, ….
 
-    `count`: of references trained; `references`: those that the score looks at, see `used`. `quantiles`: data set ->
-    `experiments.quantiles`.
+    `count`: of references trained; `references`: those that the score looks at, see `used`. `quantiles`: name of a
+    row -> `experiments.quantiles`.
     """
     parts = []
     for each in everyone:
@@ -86,9 +86,9 @@ def measured(everyone: Iterable[Answers], quantiles: Mapping[str, Sequence[np.nd
         for target, count, scores in attacked(each):
             for attack, score in scores.items():
                 found.setdefault((count, attack), []).append(_numbers(each.member[target], score))
-        for target, score in zip(experiments.targets(each.row), quantiles.get(each.row.dataset, ()), strict=False):
+        for target, score in zip(experiments.targets(each.row), quantiles.get(each.row.name, ()), strict=False):
             found.setdefault((0, QUANTILE), []).append(_numbers(each.member[target], score))
-        about = {"dataset": NAMES[each.row.dataset], "tier": each.tier}
+        about = {"dataset": each.row.name, "tier": each.tier}
         for (count, attack), values in found.items():
             said = about | {"count": count, "references": used(attack, count)}
             parts.append(tables.rows(said, attack, metrics.over_seeds(values)))
@@ -113,13 +113,13 @@ def single(
         member, nobody = each.member[target], np.zeros(each.row.records, bool)
         for count in (0, most):
             scores = experiments.attack(each, target, count)
-            if not count and each.row.dataset in quantiles:
-                scores[QUANTILE] = quantiles[each.row.dataset][0]
+            if not count and each.row.name in quantiles:
+                scores[QUANTILE] = quantiles[each.row.name][0]
             for attack, score in scores.items():
                 rng = runs.stream(seed, experiments.PAPER, "bootstrap", attack)
                 ends = metrics.bootstrap(member, score, nobody, rng, repeats)["auc"]
                 auc = {"auc": (_numbers(member, score)["auc"], *ends)}
-                about = {"dataset": NAMES[each.row.dataset], "tier": each.tier, "count": count}
+                about = {"dataset": each.row.name, "tier": each.tier, "count": count}
                 about["references"] = used(attack, count)
                 parts.append(tables.rows(about, attack, auc | metrics.low_fpr(member, score)))
     return pd.concat(parts, ignore_index=True)
@@ -132,7 +132,7 @@ def curves(everyone: Iterable[Answers]) -> pd.DataFrame:
         target, counts = experiments.targets(each.row)[0], experiments.numbers(each.row)
         alone = experiments.attack(each, target, 0)
         for count in dict.fromkeys((counts[0], counts[-1])):
-            panel = f"{NAMES[each.row.dataset]}, {count} references"
+            panel = f"{each.row.name}, {count} references"
             for attack, score in (alone | experiments.attack(each, target, count)).items():
                 about = {"panel": panel, "label": attack, "tier": each.tier}
                 parts.append(tables.roc(about, each.member[target], score))
@@ -147,11 +147,6 @@ def wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     shown = here.assign(said=said).pivot(index=["dataset", "attack"], columns="references", values="said")
     order = list(dict.fromkeys(here[["dataset", "attack"]].itertuples(index=False, name=None)))
     return shown.loc[order].fillna("")
-
-
-def caveat(profile: str, name: str) -> str:
-    """Why ours are not held against Fig 12."""
-    return "demo profile" if profile == "demo" else f"the paper neither describes its {name} nor prints its accuracy"
 
 
 def compare(table: pd.DataFrame, networks: pd.DataFrame, seen: pd.DataFrame, profile: str) -> list[dict]:
@@ -169,8 +164,9 @@ def compare(table: pd.DataFrame, networks: pd.DataFrame, seen: pd.DataFrame, pro
         if printed and kind in PRINTED_FOR and row.metric == "auc" and row.count == 2 * (row.attack != "Attack-P"):
             variant = ", ".join(filter(None, (offline, queries if queries == "1 query" else "")))
             told = {"setting": f"{kind}, {printed}", "variant": variant, "metric": "attack_auc", "dataset": "CIFAR-10"}
-            model = {"model": f"CNN of {kind[4:]} filters", "not_comparable": caveat(profile, kind)}
-            ours.append(about | told | model)
+            why = f"the paper neither describes its {kind} nor prints its accuracy"
+            why = "demo profile" if profile == "demo" else why
+            ours.append(about | told | {"model": f"CNN of {kind[4:]} filters", "not_comparable": why})
     for row in seen.to_dict("records"):
         for name in ("train_acc", "test_acc"):
             about = {"dataset": row["data"], "setting": "target", "metric": f"target_{name}", "tier": row["tier"]}

@@ -38,6 +38,12 @@ class Row:
     filters: tuple[int, int] = (16, 16)
     batch: int = 100
     rate: float = 1e-3  # of Adam (tables), of gradient descent with momentum (images)
+    few: str = ""  # of a row with few records: what stands behind the name of its data set
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return NAMES[self.dataset] + self.few
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ def settings(profile: str) -> tuple[Row, ...]:
     return tuple(Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows)
 
 
-def networks(profile: str) -> tuple[Row, ...]:
-    """More networks for CIFAR-10, each with a CNN of its own width: see sizes.toml."""
+def networks(profile: str, table: str = "networks") -> tuple[Row, ...]:
+    """More networks for CIFAR-10, of a table of sizes.toml: "networks" (wider ones) or "sweep" (many, small ones)."""
     config.check_profile(profile)
     first = next(row for row in settings(profile) if row.dataset == "cifar-10")
-    others = papers.sizes(PAPER)["networks"][profile]
+    others = papers.sizes(PAPER)[table][profile]
     return tuple(replace(first, **each | {"filters": tuple(each["filters"])}) for each in others)
 
 
