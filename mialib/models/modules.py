@@ -32,6 +32,22 @@ class Descent:
     momentum: float = 0.9
 
 
+@dataclass(frozen=True)
+class Plateaus:
+    """As `Descent`, but for the rate: it is halved after every `patience` epochs without a better validation accuracy.
+
+    Such epochs need not follow each other. Training ends where the rate falls below `slowest`, at the latest after
+    `epochs`; the weights of the epoch with the best validation accuracy, the first of them, are what is learnt.
+    """
+
+    epochs: int
+    rate: float
+    slowest: float
+    patience: int
+    batch: int = 64
+    momentum: float = 0.9
+
+
 def cnn(
     inputs: tuple[int, int, int], classes: int, filters: tuple[int, int], hidden: int, dropped: float, words: tuple
 ) -> nn.Sequential:
@@ -63,19 +79,33 @@ def scaled(X: np.ndarray) -> np.ndarray:
     return (X / np.float32(127.5) - 1).astype(np.float32)
 
 
-def train(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent, words: tuple) -> nn.Sequential:
+def train(
+    net: nn.Sequential,
+    X: np.ndarray,
+    y: np.ndarray,
+    descent: Descent | Plateaus,
+    words: tuple,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+) -> nn.Sequential:
     """A copy of `net`, trained from where it is on images X (n, …) uint8 and classes y (n,); kept, on one thread.
 
-    words: seed words of the order of the records and of what is dropped. ValueError for other records, labels that do
-    not fit, and a training that ends in weights that are not finite.
+    words: seed words of the order of the records and of what is dropped; `validation`: images and classes that it does
+    not learn, for Plateaus alone. ValueError for other records, labels that do not fit, no validation where it takes
+    some, and a training that ends in weights that are not finite.
     """
-    if X.dtype != np.uint8 or not len(X):
-        raise ValueError(f"a network is trained on at least one image, of uint8 (0 to 255), not {len(X)} of {X.dtype}")
-    y = arrays.labels(y, len(X), net[-1].out_features)
+    parts = [(X, y)] if validation is None else [(X, y), validation]
+    if len(parts) != 1 + isinstance(descent, Plateaus):
+        raise ValueError("Plateaus take validation records, and nothing else does")
+    for images, _ in parts:
+        if images.dtype != np.uint8 or not len(images):
+            said = f"not {len(images)} of {images.dtype}"
+            raise ValueError(f"a network is trained on at least one image, of uint8 (0 to 255), {said}")
+    (X, y), *held = [(images, arrays.labels(labels, len(images), net[-1].out_features)) for images, labels in parts]
     weights = {name: tensor.numpy(force=True) for name, tensor in net.state_dict().items()}
-    code = source.digest(_descend), runs.versions("numpy", "torch"), machine.precision()  # not the same bits in another
-    key = runs.digest("modules", *code, str(net), weights, X, y, descent, words)
-    entry = work.cached(key, lambda: _descend(net, X, y, descent, words))
+    learn = _settle if held else _descend
+    code = source.digest(learn), runs.versions("numpy", "torch"), machine.precision()  # not the same bits in another
+    key = runs.digest("modules", *code, str(net), weights, X, y, descent, words, *held)
+    entry = work.cached(key, lambda: learn(net, X, y, descent, words, *held))
     found = copy.deepcopy(net)
     found.load_state_dict({name: torch.from_numpy(array) for name, array in entry.items()})
     return found.eval()
@@ -110,6 +140,50 @@ def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent,
     if not all(np.isfinite(array).all() for array in state.values()):
         raise ValueError(f"a network did not learn: its weights are not finite at rate {descent.rate:g}; lower it")
     return state
+
+
+def _settle(
+    net: nn.Sequential, X: np.ndarray, y: np.ndarray, plateaus: Plateaus, words: tuple, held: tuple
+) -> dict[str, np.ndarray]:
+    """The state of a copy of the network at the epoch with the best accuracy on `held`, images and classes."""
+    net, rng = copy.deepcopy(net).requires_grad_(True), runs.stream(*words)
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    descending = torch.optim.SGD(net.parameters(), plateaus.rate, plateaus.momentum, fused=True)
+    [group], labels, bfloat16 = descending.param_groups, torch.tensor(y), machine.precision() == "bfloat16"
+    best, found, misses = accuracy(net, *held), _state(net), 0
+    with small.one_thread():
+        for _ in range(plateaus.epochs):
+            order = rng.permutation(len(y))
+            for rows in np.split(order, range(plateaus.batch, len(order), plateaus.batch)):
+                images = torch.from_numpy(scaled(X[rows])).contiguous(memory_format=torch.channels_last)
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    logits = _dropping(net, images, noise)
+                descending.zero_grad()
+                F.cross_entropy(logits.float(), labels[rows]).backward()
+                descending.step()
+            if (now := accuracy(net, *held)) > best:
+                best, found = now, _state(net)
+                continue
+            misses += 1
+            group["lr"] = plateaus.rate * 0.5 ** (misses // plateaus.patience)
+            if group["lr"] < plateaus.slowest:
+                break
+    if not all(np.isfinite(array).all() for array in _state(net).values()):
+        raise ValueError(f"a network did not learn: its weights are not finite at rate {plateaus.rate:g}; lower it")
+    return found
+
+
+def _state(net: nn.Sequential) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy(force=True).copy() for name, tensor in net.state_dict().items()}
+
+
+def accuracy(net: nn.Sequential, X: np.ndarray, y: np.ndarray) -> float:
+    """Share of images X (n, …) uint8 whose class y (n,) has the highest logit; without dropout."""
+    net.eval()
+    with torch.no_grad():
+        parts = np.split(np.arange(len(y)), range(1000, len(y), 1000))
+        hits = [net(torch.from_numpy(scaled(X[rows]))).argmax(1).numpy() == y[rows] for rows in parts]
+    return float(np.concatenate(hits).mean())
 
 
 def _dropping(net: nn.Sequential, x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:

@@ -1,11 +1,12 @@
 """The experiments of Crețu et al. 2024: shadows whose hidden units are, or are not, in the target's order.
 
 The protocol is that of the code which the authors released (microsoft/shadow-realignment-mia): half of the data is the
-target's, half the attacker's; half of each half trains a network. An attack network learns from shadows how a
-record's label and one feature of it, outputs or last layer's gradient, look for members, and is asked about a target.
+target's, half the attacker's; half of each half trains a network, but for a few records by which training ends. An
+attack network (`attacks.cretu`) learns from shadows how a record's label and one feature of it, outputs or last layer's
+gradient, look for members, and is asked about a target.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from scipy.special import softmax
 from torch import nn
 
 from mialib import config, papers, runs, work
-from mialib.attacks import alignment, nasr
-from mialib.attacks.nasr import Features, Training
+from mialib.attacks import alignment, cretu, nasr
+from mialib.attacks.cretu import Training
+from mialib.attacks.nasr import Features
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split, targets_and_shadows
 from mialib.models import modules
@@ -40,30 +42,25 @@ class Size:
     filters: tuple[int, int]
     hidden: int
     epochs: int
-    fastest: float
-    known: int
+    rate: float
+    slowest: float
+    patience: int
+    stopping: int
     validated: int
     asked: int
-    kernels: int
     passes: int
-    rate: float
     repeats: int
 
     def __post_init__(self) -> None:
         if self.shadows < 2 or self.targets < 1:
             raise ValueError(f"it takes a target and two shadows, not {self.targets} and {self.shadows}")
-        if self.known + self.validated > self.size or self.known_own < 5:
+        if self.known < 10:
             raise ValueError(f"{self.size} members are too few to be known, held out and asked about")
 
     @property
-    def known_own(self) -> int:
-        """Of either side, known of the target by the attacker who has its records: as far as they go, as many."""
-        return min(self.known * (self.shadows - 1), self.size - self.validated - self.asked)
-
-    @property
-    def training(self) -> Training:
-        """Of the attack network. None of what it learns from chooses its epoch: a shadow that it never saw does."""
-        return Training(kernels=self.kernels, epochs=self.passes, batch=128, rate=self.rate, validation=0.0)
+    def known(self) -> int:
+        """Members, and as many non-members, of the target that the attacker knows who has its records."""
+        return self.size - self.validated - self.asked
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Networks:
     targets: list[nn.Sequential]
     shadows: dict[str, list[nn.Sequential]]  # INDEPENDENT, SAME
     target: Split
-    sides: list[Split]  # of the shadows
+    sides: list[Split]  # of the shadows: who learns what; each side's records that end a training are in neither
 
 
 @dataclass(frozen=True)
@@ -97,30 +94,40 @@ def train(data: Dataset, about: Size, seed: int) -> Networks:
     In the paper each target begins with its own, and so does a set of shadows for each. ValueError as
     `targets_and_shadows` raises it.
     """
-    [target], sides = targets_and_shadows(len(data.y), about.size, 1, about.shadows, seed, f"{PAPER} {data.name}")
-    descent = modules.Descent(about.epochs, about.fastest)
+    drawn = targets_and_shadows(
+        len(data.y), about.size + about.stopping, 1, about.shadows, seed, f"{PAPER} {data.name}"
+    )
+    [target], sides = ([_cut(split, about.size) for split in side] for side in drawn)
+    plateaus = modules.Plateaus(about.epochs, about.rate, about.slowest, about.patience)
 
-    def job(split: Split, first: tuple, *order: str | int) -> tuple:
+    def job(cut: tuple[Split, np.ndarray], first: tuple, *order: str | int) -> tuple:
+        split, held = cut
         net = modules.cnn(
             data.X.shape[1:], data.classes, about.filters, about.hidden, DROPPED, (seed, PAPER, "first", *first)
         )
-        return net, data.X[split.members], data.y[split.members], descent, (seed, PAPER, *order)
+        parts = (data.X[rows] for rows in (split.members, held)), (data.y[rows] for rows in (split.members, held))
+        (X, X_held), (y, y_held) = parts
+        return net, X, y, plateaus, (seed, PAPER, *order), (X_held, y_held)
 
     jobs = [job(target, (), "target", i) for i in range(about.targets)]
-    jobs += [job(split, (i,), "shadow", i) for i, split in enumerate(sides)]
-    jobs += [job(split, (), "shadow", i) for i, split in enumerate(sides)]
+    jobs += [job(side, (i,), "shadow", i) for i, side in enumerate(sides)]
+    jobs += [job(side, (), "shadow", i) for i, side in enumerate(sides)]
     nets = modules.train_all(jobs)
     own, others = nets[: about.targets], nets[about.targets :]
-    return Networks(own, {INDEPENDENT: others[: about.shadows], SAME: others[about.shadows :]}, target, sides)
+    shadows = {INDEPENDENT: others[: about.shadows], SAME: others[about.shadows :]}
+    return Networks(own, shadows, target[0], [split for split, _ in sides])
+
+
+def _cut(split: Split, size: int) -> tuple[Split, np.ndarray]:
+    """The first so many of either side, and the rest of both, by which a training ends."""
+    sides = split.members, split.non_members
+    return Split(*(rows[:size] for rows in sides)), np.concatenate([rows[size:] for rows in sides])
 
 
 def accuracies(net: nn.Sequential, data: Dataset, split: Split) -> dict[str, float]:
     """Share of a network's members ("train"), and of its non-members ("test"), that it classifies correctly."""
-    found = {}
-    for side, rows in (("train", split.members), ("test", split.non_members)):
-        seen = nasr.observe([net], modules.scaled(data.X[rows]), data.y[rows], [LAST])
-        found[side] = float((seen.outputs[0][:, 0].argmax(1) == seen.y).mean())
-    return found
+    sides = {"train": split.members, "test": split.non_members}
+    return {side: modules.accuracy(net, data.X[rows], data.y[rows]) for side, rows in sides.items()}
 
 
 # --- what is seen ---------------------------------------------------------------------------------------------------
@@ -185,8 +192,9 @@ def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tu
     "half": of an attacker who knows half as many shadows, or, of the target itself, half as many records. Gradients of
     the loss are attacked with independent shadows and with those that are re-aligned top-down.
     """
-    counts = (about.asked, about.validated, about.known_own)
-    asked, held, own = drawn(networks.target, counts, seed, PAPER, "of the target")
+    half = about.known // 2
+    counts = (about.asked, about.validated, half, about.known - half)
+    asked, *others = drawn(networks.target, counts, seed, PAPER, "of the target")
     questions = [observe(net, data, *asked) for net in networks.targets]
     found = {(GAP, OUTPUTS, ""): np.stack([right(each) for each in questions]).astype(float)}
     for attacker in (OWN, SAME, INDEPENDENT, *REALIGNED):
@@ -196,19 +204,16 @@ def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tu
         parts = []
         for i, target in enumerate(networks.targets[:1] if whole else networks.targets):
             if attacker == OWN:
-                known, check = (observe(target, data, *each) for each in (own, held))
-                half = about.known_own // 2 * 2
+                check, first, second = (observe(target, data, *each) for each in others)
+                taught = {"half": [first], "": [together([first, second])]}
             else:
                 nets = networks.shadows[SAME if attacker == SAME else INDEPENDENT]
-                nets = (
-                    [alignment.align(net, target, REALIGNED[attacker]) for net in nets]
-                    if attacker in REALIGNED
-                    else nets
-                )
-                known, check = shadows(nets, networks.sides, data, about, seed)
-                half = 2 * about.known * ((about.shadows - 1) // 2)
-            parts.append(_answers(known, check, together(questions) if whole else questions[i], kinds, half, about,
-                                  (seed, PAPER, attacker)))  # fmt: skip
+                if attacker in REALIGNED:
+                    nets = [alignment.align(net, target, REALIGNED[attacker]) for net in nets]
+                teachers, check = shadows(nets, networks.sides, data, about, seed)
+                taught = {"": teachers} | ({"half": teachers[: len(teachers) // 2]} if len(teachers) > 1 else {})
+            asks = together(questions) if whole else questions[i]
+            parts.append(_answers(taught, check, asks, kinds, about, (seed, PAPER, attacker)))
         for key in parts[0]:
             found[attacker, *key] = np.concatenate([part[key] for part in parts]).reshape(about.targets, -1)
     return found
@@ -216,47 +221,39 @@ def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tu
 
 def shadows(
     nets: Sequence[nn.Sequential], sides: Sequence[Split], data: Dataset, about: Size, seed: int
-) -> tuple[Seen, Seen]:
-    """What all shadows but the last teach, and what the last chooses an epoch by; no record is in both."""
+) -> tuple[list[Seen], Seen]:
+    """What each shadow but the last teaches, and what the last chooses an epoch by; no record is in both.
+
+    A shadow teaches all its members and non-members but those that the last is asked about.
+    """
     [held] = drawn(sides[-1], [about.validated], seed, PAPER, "held out")
     parts = []
-    for i, (net, split) in enumerate(zip(nets[:-1], sides, strict=False)):
-        left = Split(*(rows[~np.isin(rows, held[0])] for rows in (split.members, split.non_members)))
-        [known] = drawn(left, [about.known], seed, PAPER, "known", i)
-        parts.append(observe(net, data, *known))
-    return together(parts), observe(nets[-1], data, *held)
+    for net, split in zip(nets[:-1], sides, strict=False):
+        rows = np.concatenate([split.members, split.non_members])
+        known = ~np.isin(rows, held[0])
+        parts.append(observe(net, data, rows[known], (np.arange(len(rows)) < len(split.members))[known]))
+    return parts, observe(nets[-1], data, *held)
 
 
 def _answers(
-    known: Seen, check: Seen, asked: Seen, kinds: Sequence[str], half: int, about: Size, words: tuple
+    taught: Mapping[str, Sequence[Seen]], check: Seen, asked: Seen, kinds: Sequence[str], about: Size, words: tuple
 ) -> dict[tuple[str, str], np.ndarray]:
     """(kind, "" or "half") -> scores of the asked records."""
-    jobs, keys = [], []
-    for kind in kinds:
-        for part, rows in (("", slice(None)), ("half", slice(half))):
-            if part and (kind == OF_THE_LOSS or not half):
-                continue  # has no verdict anyway
-            parts = known.features[kind][rows], known.member[rows], check.features[kind], check.member
-            jobs.append((*parts, asked.features[kind], (*words, kind, part), about.training))
-            keys.append((kind, part))
-    told = [_parts(each.features[OF_THE_LOSS]) for each in (known, check, asked)], known.member, check.member
-    answers = work.every(scored, jobs, told, keys, about, words, runs.versions("numpy", "torch"))
+    keys = [(kind, part) for kind in kinds for part in taught if not part or kind != OF_THE_LOSS]  # has no verdict
+    jobs = [
+        (
+            [(each.features[kind], each.member) for each in taught[part]],
+            (check.features[kind], check.member),
+            asked.features[kind],
+            (*words, kind, part),
+            Training(epochs=about.passes),
+        )
+        for kind, part in keys
+    ]
+    seen = (*taught[""], *taught.get("half", []), check, asked)
+    told = [(each.features[OF_THE_LOSS].y, each.features[OF_THE_LOSS].gradients, each.member) for each in seen]
+    answers = work.every(cretu.learn, jobs, told, keys, about, words, runs.versions("numpy", "torch"))
     return dict(zip(keys, (score for [score] in answers), strict=True))
-
-
-def _parts(features: Features) -> tuple:
-    return features.y, features.gradients
-
-
-def scored(
-    known: Features, member: np.ndarray, check: Features, check_member: np.ndarray, asked: Features, words: tuple,
-    training: Training,
-) -> tuple[np.ndarray]:  # fmt: skip
-    """Scores of the asked records, at the epoch at which the attack network tells those of `check` apart best."""
-    answer = nasr.learn(known, member, nasr.joined([check, asked]), words, training)
-    checked, scores = np.split(answer.by_epoch, [len(check_member)], axis=1)
-    best = np.argmax([nasr.balanced_accuracy(check_member, each > 0.5) for each in checked])
-    return (scores[best].astype(float),)
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
