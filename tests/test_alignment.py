@@ -293,7 +293,7 @@ def test_validation_records_go_with_plateaus_alone():
     for descent, more in ((plateaus, ()), (modules.Descent(1, 0.03), ((here.X, here.y),))):
         with pytest.raises(ValueError, match="Plateaus take validation records, and nothing else does"):
             modules.train(one, here.X, here.y, descent, (0, "order"), *more)
-    with pytest.raises(ValueError, match="at least one image, of uint8 .0 to 255., not 0 of uint8"):
+    with pytest.raises(ValueError, match="at least one image, of uint8"):
         modules.train(one, here.X, here.y, plateaus, (0, "order"), (here.X[:0], here.y[:0]))
 
 
