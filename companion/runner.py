@@ -50,7 +50,7 @@ def run(
     tell, of, memory = tell or live.lines(), of or len(jobs), memory or pool.free()
     workers = workers or config.workers()
     parallel = min(parallel or (workers if jobs[0].profile == "demo" else 1), len(jobs))
-    share = 1 if jobs[0].profile == "demo" else max(1, workers // parallel)  # demos end before more processes begin
+    share = max(1, workers // parallel)
     known = {job.name: past(job, share) for job in jobs}
     waiting, running, failures = list(jobs), [], {}
 

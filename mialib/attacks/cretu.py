@@ -38,7 +38,11 @@ class Training:
 
 
 class Network(nn.Module):
-    """Weights are as PyTorch draws them (uniform in ±1/√inputs, a label's numbers N(0, 1)), but from `rng`."""
+    """For features that are `like` those given, in one observed model, whose loss is not looked at.
+
+    kernels: over each gradient. Weights are as PyTorch draws them (uniform in ±1/√inputs, a label's numbers N(0, 1)),
+    but from `rng`.
+    """
 
     def __init__(self, like: Features, classes: int, kernels: int, rng: np.random.Generator) -> None:
         super().__init__()
@@ -83,15 +87,20 @@ def learn(
     """Scores of the asked records, (n,) in 0..1, at the epoch at which those of `check` are told apart best.
 
     teachers: what known records look like in each network that teaches, and who is a member (bool); `check`: the same,
-    none of them known. An epoch is as long as one teacher's records: each is asked about its share of them, other ones
-    each time, a batch at a time and in turn.
+    none of them known. An epoch is as long as the records of one teacher (`turns`). A tuple, as `work.every` wants it.
+    ValueError without a record to learn from, to check or to ask, and for features of several models or other layers.
     """
-    rng, classes = runs.stream(*words, "attack network"), 1 + max(int(each.y.max()) for each, _ in (*teachers, check))
+    parts = [*(seen for seen, _ in teachers), check[0], asked]
+    if not teachers or not all(len(seen.y) for seen in parts):
+        raise ValueError("an attack needs records to learn from, others that choose its epoch, and some that it asks")
+    if len({_shape(seen) for seen in parts}) > 1 or asked.loss.shape[1] != 1:
+        raise ValueError("all records must be observed in one model at a time, by the same layers")
+    rng, classes = runs.stream(*words, "attack network"), 1 + max(int(seen.y.max()) for seen in parts)
     with small.one_thread():
-        network = Network(asked, max(classes, 1 + int(asked.y.max())), training.kernels, rng)
+        network = Network(asked, classes, training.kernels, rng)
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         adam = torch.optim.Adam(network.parameters(), lr=training.rate, fused=True)
-        best, scores = -1.0, np.array([])
+        best, scores = _right(network, *check), told(network, asked)
         for _ in range(training.epochs):
             for which, rows in turns([len(member) for _, member in teachers], training.batch, rng):
                 seen, member = teachers[which]
@@ -99,7 +108,7 @@ def learn(
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
-            if (now := np.mean((told(network, check[0]) > 0.5) == check[1])) > best:
+            if (now := _right(network, *check)) > best:
                 best, scores = now, told(network, asked)
                 continue
             adam.param_groups[0]["lr"] /= 2
@@ -108,14 +117,27 @@ def learn(
     return (scores,)
 
 
+def _shape(seen: Features) -> tuple:
+    pairs = (part for pair in seen.gradients for part in pair)
+    return tuple(part.shape[1:] for part in (seen.loss, *seen.outputs, *pairs))
+
+
+def _right(network: Network, seen: Features, member: np.ndarray) -> float:
+    """Share of records that the network calls right, "a member above one half"."""
+    return float(np.mean((told(network, seen) > 0.5) == member))
+
+
 def turns(counts: Sequence[int], batch: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
-    """Batches of one epoch, (teacher, its record numbers): of each teacher a share of its `counts` records, mixed."""
-    found = []
-    for which, count in enumerate(counts):
-        rows = rng.permutation(count)[: -(-count // len(counts))]
-        found += [(which, part) for part in np.split(rows, range(batch, len(rows), batch))]
-    for at in rng.permutation(len(found)):
-        yield found[at]
+    """Batches of one epoch, (teacher, its record numbers): as many as the teacher with most records has.
+
+    In each round every teacher is asked once, in an order of its own, about the next of its records, which are
+    reshuffled each epoch.
+    """
+    own = [np.split(rng.permutation(count), range(batch, count, batch)) for count in counts]
+    total = max(map(len, own))
+    rounds = [rng.permutation(len(counts)) for _ in range(-(-total // len(counts)))]
+    for at, which in enumerate(np.concatenate(rounds)[:total]):
+        yield int(which), own[which][at // len(counts) % len(own[which])]
 
 
 def told(network: Network, seen: Features) -> np.ndarray:

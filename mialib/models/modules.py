@@ -90,8 +90,8 @@ def train(
     """A copy of `net`, trained from where it is on images X (n, …) uint8 and classes y (n,); kept, on one thread.
 
     words: seed words of the order of the records and of what is dropped; `validation`: images and classes that it does
-    not learn, for Plateaus alone. ValueError for other records, labels that do not fit, no validation where it takes
-    some, and a training that ends in weights that are not finite.
+    not learn, for Plateaus and for nothing else. ValueError for other records, labels that do not fit, validation where it
+    takes none or none where it takes some, and a training that ends in weights that are not finite.
     """
     parts = [(X, y)] if validation is None else [(X, y), validation]
     if len(parts) != 1 + isinstance(descent, Plateaus):
@@ -178,7 +178,7 @@ def _state(net: nn.Sequential) -> dict[str, np.ndarray]:
 
 
 def accuracy(net: nn.Sequential, X: np.ndarray, y: np.ndarray) -> float:
-    """Share of images X (n, …) uint8 whose class y (n,) has the highest logit; without dropout."""
+    """Share of images X (n, …) uint8 whose class y (n,) has the highest logit; it puts the network into eval mode."""
     net.eval()
     with torch.no_grad():
         parts = np.split(np.arange(len(y)), range(1000, len(y), 1000))

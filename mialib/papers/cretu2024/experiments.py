@@ -54,7 +54,7 @@ class Size:
     def __post_init__(self) -> None:
         if self.shadows < 2 or self.targets < 1:
             raise ValueError(f"it takes a target and two shadows, not {self.targets} and {self.shadows}")
-        if self.known < 10:
+        if self.known < 10 or min(self.validated, self.stopping) < 1:
             raise ValueError(f"{self.size} members are too few to be known, held out and asked about")
 
     @property
@@ -94,10 +94,8 @@ def train(data: Dataset, about: Size, seed: int) -> Networks:
     In the paper each target begins with its own, and so does a set of shadows for each. ValueError as
     `targets_and_shadows` raises it.
     """
-    drawn = targets_and_shadows(
-        len(data.y), about.size + about.stopping, 1, about.shadows, seed, f"{PAPER} {data.name}"
-    )
-    [target], sides = ([_cut(split, about.size) for split in side] for side in drawn)
+    both = targets_and_shadows(len(data.y), about.size + about.stopping, 1, about.shadows, seed, f"{PAPER} {data.name}")
+    [target], sides = ([_cut(split, about.size) for split in side] for side in both)
     plateaus = modules.Plateaus(about.epochs, about.rate, about.slowest, about.patience)
 
     def job(cut: tuple[Split, np.ndarray], first: tuple, *order: str | int) -> tuple:
@@ -105,9 +103,8 @@ def train(data: Dataset, about: Size, seed: int) -> Networks:
         net = modules.cnn(
             data.X.shape[1:], data.classes, about.filters, about.hidden, DROPPED, (seed, PAPER, "first", *first)
         )
-        parts = (data.X[rows] for rows in (split.members, held)), (data.y[rows] for rows in (split.members, held))
-        (X, X_held), (y, y_held) = parts
-        return net, X, y, plateaus, (seed, PAPER, *order), (X_held, y_held)
+        members, validation = ((data.X[rows], data.y[rows]) for rows in (split.members, held))
+        return net, *members, plateaus, (seed, PAPER, *order), validation
 
     jobs = [job(target, (), "target", i) for i in range(about.targets)]
     jobs += [job(side, (i,), "shadow", i) for i, side in enumerate(sides)]
@@ -194,7 +191,7 @@ def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tu
     """
     half = about.known // 2
     counts = (about.asked, about.validated, half, about.known - half)
-    asked, *others = drawn(networks.target, counts, seed, PAPER, "of the target")
+    asked, *of_target = drawn(networks.target, counts, seed, PAPER, "of the target")
     questions = [observe(net, data, *asked) for net in networks.targets]
     found = {(GAP, OUTPUTS, ""): np.stack([right(each) for each in questions]).astype(float)}
     for attacker in (OWN, SAME, INDEPENDENT, *REALIGNED):
@@ -204,8 +201,8 @@ def attack(networks: Networks, data: Dataset, about: Size, seed: int) -> dict[tu
         parts = []
         for i, target in enumerate(networks.targets[:1] if whole else networks.targets):
             if attacker == OWN:
-                check, first, second = (observe(target, data, *each) for each in others)
-                taught = {"half": [first], "": [together([first, second])]}
+                check, known, more = (observe(target, data, *each) for each in of_target)
+                taught = {"": [together([known, more])], "half": [known]}
             else:
                 nets = networks.shadows[SAME if attacker == SAME else INDEPENDENT]
                 if attacker in REALIGNED:
@@ -250,6 +247,7 @@ def _answers(
         )
         for kind, part in keys
     ]
+    # The other kinds of features follow from these and the label.
     seen = (*taught[""], *taught.get("half", []), check, asked)
     told = [(each.features[OF_THE_LOSS].y, each.features[OF_THE_LOSS].gradients, each.member) for each in seen]
     answers = work.every(cretu.learn, jobs, told, keys, about, words, runs.versions("numpy", "torch"))
