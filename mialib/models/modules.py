@@ -90,8 +90,8 @@ def train(
     """A copy of `net`, trained from where it is on images X (n, …) uint8 and classes y (n,); kept, on one thread.
 
     words: seed words of the order of the records and of what is dropped; `validation`: images and classes that it does
-    not learn, for Plateaus and for nothing else. ValueError for other records, labels that do not fit, validation where it
-    takes none or none where it takes some, and a training that ends in weights that are not finite.
+    not learn, for Plateaus and for nothing else. ValueError for other records, labels that do not fit, validation where
+    it takes none or none where it takes some, and a training that ends in weights that are not finite.
     """
     parts = [(X, y)] if validation is None else [(X, y), validation]
     if len(parts) != 1 + isinstance(descent, Plateaus):
