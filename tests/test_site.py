@@ -426,7 +426,7 @@ def test_a_page_a_text_of_the_docs(built):
     titles = [path.read_text(encoding="utf-8").partition("\n")[0] for path in config.ROOT.glob("docs/*.md")]
     assert {soup(built / name).h1.text for name in named} >= {title.lstrip("# ") for title in titles} | {"Contributing"}
     pictures = [image["src"] for image in soup(built / "docs-results.html").select("main img")]
-    assert len(pictures) == 3 and all(picture.startswith("downloads/") for picture in pictures)
+    assert len(pictures) == 4 and all(picture.startswith("downloads/") for picture in pictures)
 
 
 def test_how_to_cite_agrees_with_the_citation_file(built):
