@@ -115,22 +115,24 @@ def test_networks_that_saw_no_record_tell_nothing():
 
 
 def test_networks_that_learnt_noise_by_heart_are_seen(monkeypatch):
-    about = experiments.Size(**vars(ABOUT) | {"size": 220, "hidden": 32, "validated": 50, "asked": 60, "passes": 40})
-    here, by_heart = data(n=1000), modules.Descent(80, 0.05)  # no validation: of noise it would choose the first epoch
+    about = experiments.Size(
+        **vars(ABOUT) | {"size": 250, "hidden": 64, "filters": (8, 8), "validated": 50, "asked": 60, "passes": 40}
+    )
+    here, by_heart = data(n=1200), modules.Descent(100, 0.05)  # no validation: of noise it would choose the first epoch
     several = [modules.train(*job[:3], by_heart, job[4]) for job in jobs_of(about, monkeypatch, here)]
     monkeypatch.setattr(modules, "train_all", lambda jobs: several)
     networks = experiments.train(here, about, 0)
-    assert experiments.accuracies(networks.targets[0], here, networks.target)["train"] > 0.9  # by heart, indeed
-    # Of so few records an epoch in the paper's batches is two steps.
+    assert experiments.accuracies(networks.targets[0], here, networks.target)["train"] == 1  # by heart, indeed
+    # Of so few records an epoch in the released batches is a few steps.
     monkeypatch.setattr(experiments, "Training", functools.partial(cretu.Training, batch=8))
     found = experiments.attack(networks, here, about, 0)
-    seen = {(experiments.SAME, experiments.OUTPUTS): 0.75, (experiments.INDEPENDENT, experiments.OUTPUTS): 0.6}
-    seen |= {(experiments.SAME, experiments.GRADIENTS): 0.65}
-    for (attacker, kind), least in seen.items():
+    # Gradients of independent shadows have their units in another order, so of them the re-aligned are looked at.
+    seen = [(experiments.INDEPENDENT, experiments.OUTPUTS), (experiments.OWN, experiments.GRADIENTS)]
+    for attacker, kind in [*seen, ("re-aligned top-down", experiments.GRADIENTS)]:
         scores = found[attacker, kind, ""]
         value = experiments.mean_auc(scores, np.arange(120) % 2 == 0)
         low = np.quantile(experiments.resampled(scores, "auc", 200, 0), 0.005)
-        assert value > least and low > 0.5, (attacker, kind, value, low)
+        assert value > 0.75 and low > 0.5, (attacker, kind, value, low)
 
 
 def jobs_of(about, monkeypatch, here):
