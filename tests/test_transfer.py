@@ -234,7 +234,7 @@ def test_a_resnet_learns_with_its_running_means_and_is_kept():
 
 def test_networks_learn_at_the_rate_of_their_kind_each_by_itself(teacher, monkeypatch):
     data, begun = images(60), transfer.with_classes(teacher, 4, (0, "student"))
-    other = transfer.fresh(experiments.network(data, "demo", "resnet-8"), (0,))
+    other = transfer.fresh(experiments.network(data, "demo", "resnet-8-4"), (0,))
     jobs = [(net, data.X, data.y, 2, (0, i)) for i, net in enumerate((begun, other, begun))]
     together = experiments.learn(iter(jobs))
     monkeypatch.setenv("MIALIB_WORKERS", "1")
@@ -247,8 +247,9 @@ def test_networks_learn_at_the_rate_of_their_kind_each_by_itself(teacher, monkey
 def test_a_resnet_teacher_is_the_target_that_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("MIALIB_CACHE", str(tmp_path))
     data = photographs.load("caltech-101", "demo")
-    found, again = (experiments.teach(data, "demo", seed, "resnet-8") for seed in (0, 1))
-    trained = targets.load("caltech-101-resnet", papers.targets("demo")["caltech-101-resnet"], "demo")
+    found, again = (experiments.teach(data, "demo", seed, "resnet-8-4") for seed in (0, 1))
+    name = "caltech-101-resnet-demo"
+    trained = targets.load(name, papers.targets("demo")[name], "demo")
     assert sorted(map(bytes, trained.data.X)) == sorted(map(bytes, data.X)) and len(np.unique(trained.data.y[:50])) > 5
     said = [transfer.logits(each.teacher, trained.data.X) for each in (found, again)]
     np.testing.assert_array_equal(*said)
@@ -256,7 +257,7 @@ def test_a_resnet_teacher_is_the_target_that_is_kept(monkeypatch, tmp_path):
     right = said[0].argmax(1) == trained.data.y
     assert found.about["train_acc"] == pytest.approx(right[trained.data.member].mean())
     assert found.about["test_acc"] == pytest.approx(right[~trained.data.member].mean())
-    assert (found.about["records"], found.about["epochs"], found.about["network"]) == (1497, 1, "ResNet-8")
+    assert (found.about["records"], found.about["epochs"], found.about["network"]) == (1497, 5, "ResNet-8-4")
 
 
 def test_all_rows_together_are_each_by_itself():
@@ -372,7 +373,7 @@ def test_rows_are_whole(profile):
     others = [row for row in rows if row.network != experiments.CNN]
     kinds = [experiments.FULL] if profile == "demo" else [experiments.FULL, experiments.LAST]
     assert [row.transfer for row in others] == kinds and len({row.size for row in others}) == 1
-    assert {row.network for row in others} == {"resnet-8" if profile == "demo" else "resnet-20"}
+    assert {row.network for row in others} == {"resnet-8-4" if profile == "demo" else "resnet-20"}
     known = {(experiments.CNN, name) for name in papers.sizes(experiments.PAPER)["teachers"][profile]}
     known |= {(target.network, target.dataset) for target in papers.targets(profile, experiments.PAPER).values()}
     assert all((row.network, row.teacher) in known for row in rows if row.teacher)
