@@ -6,6 +6,8 @@ Then what the notebook shows of it: who is given what, what bears a verdict, and
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from mialib import machine, runs
+from mialib import config, machine, runs
 from mialib.attacks import alignment, cretu
 from mialib.attacks.nasr import Features
 from mialib.data import splits
 from mialib.data.datasets import Dataset
-from mialib.models import modules
+from mialib.models import modules, small
 from mialib.papers.cretu2024 import exhibits, experiments
 from mialib.results import plots, published
 
@@ -309,6 +311,41 @@ def test_training_to_a_plateau_is_the_literal_loop(patience, monkeypatch):
     assert len(set(rates)) > 1 and (patience > 1 or len(rates) < 12)  # it was lowered, and ended early
     for name, value in states[int(np.argmax(accuracies))].items():
         torch.testing.assert_close(found.state_dict()[name], value, atol=2e-4, rtol=1e-3)
+
+
+def test_descent_is_that_of_pytorchs_own_class_to_the_bit(monkeypatch):
+    monkeypatch.setattr(machine, "precision", lambda device="cpu": "float32")
+    here, one = data(n=50), modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.0, (5, "net"))
+    found = modules.train(one, here.X, here.y, modules.Descent(3, 0.05, 20), (0, "order"))
+
+    loop, rng, done = modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.0, (5, "net")), runs.stream(0, "order"), 0
+    rng.integers(2**62)  # of dropout
+    descending = torch.optim.SGD(loop.parameters(), 0.05, 0.9, fused=True)
+    with small.one_thread():
+        for _ in range(3):
+            order = rng.permutation(50)
+            for rows in (order[:20], order[20:40], order[40:]):
+                descending.param_groups[0]["lr"] = 0.05 * (1 - done / 9)
+                descending.zero_grad()
+                images = torch.from_numpy(modules.scaled(here.X[rows])).contiguous(memory_format=torch.channels_last)
+                nn.functional.cross_entropy(loop(images), torch.from_numpy(here.y[rows])).backward()
+                descending.step()
+                done += 1
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in loop.state_dict().items())
+    assert not torch.equal(found.fc2.weight, one.fc2.weight)
+
+
+def test_training_imports_no_compiler():
+    """Each process that trains would take some two seconds longer."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from mialib.models import modules
+        net = modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.2, (0, "net"))
+        modules.train(net, np.zeros((4, 3, 20, 20), np.uint8), np.arange(4), modules.Descent(1, 0.1, 2), (0,))
+        sys.exit("torch._dynamo" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_validation_records_go_with_plateaus_alone():

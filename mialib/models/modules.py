@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.sgd import sgd
 
 from mialib import arrays, config, machine, runs, source, work
 from mialib.models import small
@@ -119,27 +120,14 @@ def train_all(jobs: Sequence[tuple]) -> list[nn.Sequential]:
 def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent, words: tuple) -> dict[str, np.ndarray]:
     """The state of a copy of the network after training."""
     net, rng = copy.deepcopy(net).requires_grad_(True), runs.stream(*words)
-    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    descending = torch.optim.SGD(net.parameters(), descent.rate, descent.momentum, fused=True)
-    labels = torch.tensor(y)
-    steps = descent.epochs * -(-len(y) // descent.batch)
-    done, bfloat16 = 0, machine.precision() == "bfloat16"
+    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), [None for _ in net.parameters()]
+    steps, done = descent.epochs * -(-len(y) // descent.batch), 0
     with small.one_thread():
         for _ in range(descent.epochs):
-            order = rng.permutation(len(y))
-            for rows in np.split(order, range(descent.batch, len(order), descent.batch)):
-                descending.param_groups[0]["lr"] = descent.rate * (1 - done / steps)
-                descending.zero_grad()
-                images = torch.from_numpy(scaled(X[rows])).contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                    logits = _dropping(net, images, noise)
-                F.cross_entropy(logits.float(), labels[rows]).backward()
-                descending.step()
+            for rows in _batches(rng, len(y), descent.batch):
+                _step(net, X[rows], y[rows], descent.rate * (1 - done / steps), descent.momentum, momenta, noise)
                 done += 1
-    state = {name: tensor.numpy(force=True) for name, tensor in net.state_dict().items()}
-    if not all(np.isfinite(array).all() for array in state.values()):
-        raise ValueError(f"a network did not learn: its weights are not finite at rate {descent.rate:g}; lower it")
-    return state
+    return _state(net, descent.rate)
 
 
 def _settle(
@@ -147,34 +135,59 @@ def _settle(
 ) -> dict[str, np.ndarray]:
     """The state of a copy of the network at the epoch with the best accuracy on `held`, images and classes."""
     net, rng = copy.deepcopy(net).requires_grad_(True), runs.stream(*words)
-    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    descending = torch.optim.SGD(net.parameters(), plateaus.rate, plateaus.momentum, fused=True)
-    [group], labels, bfloat16 = descending.param_groups, torch.tensor(y), machine.precision() == "bfloat16"
-    best, found, misses = accuracy(net, *held), _state(net), 0
+    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), [None for _ in net.parameters()]
+    rate, misses = plateaus.rate, 0
     with small.one_thread():
+        best, found = accuracy(net, *held), _state(net, rate)
         for _ in range(plateaus.epochs):
-            order = rng.permutation(len(y))
-            for rows in np.split(order, range(plateaus.batch, len(order), plateaus.batch)):
-                images = torch.from_numpy(scaled(X[rows])).contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                    logits = _dropping(net, images, noise)
-                descending.zero_grad()
-                F.cross_entropy(logits.float(), labels[rows]).backward()
-                descending.step()
+            for rows in _batches(rng, len(y), plateaus.batch):
+                _step(net, X[rows], y[rows], rate, plateaus.momentum, momenta, noise)
+            state = _state(net, rate)
             if (now := accuracy(net, *held)) > best:
-                best, found = now, _state(net)
+                best, found = now, state
                 continue
             misses += 1
-            group["lr"] = plateaus.rate * 0.5 ** (misses // plateaus.patience)
-            if group["lr"] < plateaus.slowest:
+            rate = plateaus.rate * 0.5 ** (misses // plateaus.patience)
+            if rate < plateaus.slowest:
                 break
-    if not all(np.isfinite(array).all() for array in _state(net).values()):
-        raise ValueError(f"a network did not learn: its weights are not finite at rate {plateaus.rate:g}; lower it")
     return found
 
 
-def _state(net: nn.Sequential) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy(force=True).copy() for name, tensor in net.state_dict().items()}
+def _batches(rng: np.random.Generator, n: int, size: int) -> list[np.ndarray]:
+    """The records of one epoch, shuffled, batch by batch."""
+    return np.split(rng.permutation(n), range(size, n, size))
+
+
+def _step(
+    net: nn.Sequential,
+    X: np.ndarray,
+    y: np.ndarray,
+    rate: float,
+    momentum: float,
+    momenta: list[torch.Tensor | None],
+    noise: torch.Generator,
+) -> None:
+    """One step of gradient descent on the images X and classes y; momenta: of each parameter, None before the first.
+
+    By what torch.optim.SGD calls: to make one imports PyTorch's compiler, 2 seconds in each process.
+    """
+    images = torch.from_numpy(scaled(X)).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=machine.precision() == "bfloat16"):
+        logits = _dropping(net, images, noise)
+    net.zero_grad()
+    F.cross_entropy(logits.float(), torch.from_numpy(y)).backward()
+    weights = list(net.parameters())
+    how = {"weight_decay": 0, "dampening": 0, "nesterov": False, "maximize": False, "fused": True}
+    with torch.no_grad():
+        sgd(weights, [weight.grad for weight in weights], momenta, lr=rate, momentum=momentum, **how)
+
+
+def _state(net: nn.Sequential, rate: float) -> dict[str, np.ndarray]:
+    """A copy of what it has learnt; ValueError where that is not finite, at the rate it is told."""
+    state = {name: tensor.numpy(force=True).copy() for name, tensor in net.state_dict().items()}
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise ValueError(f"a network did not learn: its weights are not finite at rate {rate:g}; lower it")
+    return state
 
 
 def accuracy(net: nn.Sequential, X: np.ndarray, y: np.ndarray) -> float:
