@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +91,13 @@ def parallel(tasks: Iterable[tuple], workers: int, unordered: bool = False) -> I
     kind = "generator_unordered" if unordered else "generator"
     with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
         yield from joblib.Parallel(return_as=kind, pre_dispatch="2*n_jobs")(tasks)
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """What `function` gives where it may start no processes: for a task of `parallel` that is a whole experiment."""
+    before = os.environ.get("MIALIB_WORKERS", "")
+    os.environ["MIALIB_WORKERS"] = "1"
+    try:
+        return function(*arguments)
+    finally:
+        os.environ["MIALIB_WORKERS"] = before

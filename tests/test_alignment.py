@@ -313,8 +313,7 @@ def test_training_to_a_plateau_is_the_literal_loop(patience, monkeypatch):
         torch.testing.assert_close(found.state_dict()[name], value, atol=2e-4, rtol=1e-3)
 
 
-def test_descent_is_that_of_pytorchs_own_class_to_the_bit(monkeypatch):
-    monkeypatch.setattr(machine, "precision", lambda device="cpu": "float32")
+def test_descent_is_that_of_pytorchs_own_class_to_the_bit():
     here, one = data(n=50), modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.0, (5, "net"))
     found = modules.train(one, here.X, here.y, modules.Descent(3, 0.05, 20), (0, "order"))
 
@@ -328,11 +327,32 @@ def test_descent_is_that_of_pytorchs_own_class_to_the_bit(monkeypatch):
                 descending.param_groups[0]["lr"] = 0.05 * (1 - done / 9)
                 descending.zero_grad()
                 images = torch.from_numpy(modules.scaled(here.X[rows])).contiguous(memory_format=torch.channels_last)
-                nn.functional.cross_entropy(loop(images), torch.from_numpy(here.y[rows])).backward()
+                with torch.autocast("cpu", torch.bfloat16, enabled=machine.precision() == "bfloat16"):
+                    said = loop(images)
+                nn.functional.cross_entropy(said.float(), torch.from_numpy(here.y[rows])).backward()
                 descending.step()
                 done += 1
     assert all(torch.equal(found.state_dict()[name], value) for name, value in loop.state_dict().items())
     assert not torch.equal(found.fc2.weight, one.fc2.weight)
+
+
+def test_a_parameter_that_nothing_uses_stays_as_it_is():
+    here, one = data(n=20), modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.0, (5, "net"))
+    one.relu3.register_parameter("idle", nn.Parameter(torch.ones(2)))
+    found = modules.train(one, here.X, here.y, modules.Descent(2, 0.05, 10), (0, "order"))
+    assert torch.equal(found.relu3.idle, torch.ones(2)) and not torch.equal(found.fc2.weight, one.fc2.weight)
+
+
+@pytest.mark.parametrize("held", [(), (1,)])
+def test_a_training_that_runs_away_or_could_not_descend_is_refused(held):
+    here, one = data(n=20), modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.0, (5, "net"))
+    rest = [(here.X, here.y) for _ in held]
+    kind = functools.partial(modules.Plateaus, slowest=1e-9, patience=9) if held else modules.Descent
+    with pytest.raises(ValueError, match=r"did not learn: .* at rate 1e\+30; lower it"):
+        modules.train(one, here.X, here.y, kind(epochs=3, rate=1e30, batch=10), (0,), *rest)
+    for how in ({"rate": 0}, {"rate": -1}, {"rate": 1, "momentum": -1}):
+        with pytest.raises(ValueError, match="a rate is above 0 and a momentum at least 0"):
+            modules.train(one, here.X, here.y, kind(epochs=3, **how), (0,), *rest)
 
 
 def test_training_imports_no_compiler():
@@ -343,7 +363,8 @@ def test_training_imports_no_compiler():
         from mialib.models import modules
         net = modules.cnn((3, 20, 20), 4, (3, 4), 12, 0.2, (0, "net"))
         modules.train(net, np.zeros((4, 3, 20, 20), np.uint8), np.arange(4), modules.Descent(1, 0.1, 2), (0,))
-        sys.exit("torch._dynamo" in sys.modules)"""
+        assert "torch._dynamo" not in sys.modules
+    """
     done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

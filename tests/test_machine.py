@@ -78,3 +78,13 @@ def test_without_semaphores_jobs_run_one_after_another():
         cwd=config.ROOT,
     )
     assert result.stdout == "[0, 1, 4, 9, 16]\n", result.stderr
+
+
+@pytest.mark.parametrize("before", ["2", None])
+def test_a_task_alone_starts_no_processes_and_leaves_the_setting(before, monkeypatch):
+    monkeypatch.setenv("MIALIB_WORKERS", before) if before else monkeypatch.delenv("MIALIB_WORKERS", raising=False)
+    usual = config.workers()
+    assert machine.alone(lambda least: (config.workers(), least), 3) == (1, 3)
+    with pytest.raises(ZeroDivisionError):
+        machine.alone(divmod, 1, 0)
+    assert config.workers() == usual

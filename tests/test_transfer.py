@@ -250,6 +250,7 @@ def test_a_resnet_teacher_is_the_target_that_is_kept(monkeypatch, tmp_path):
     found, again = (experiments.teach(data, "demo", seed, "resnet-8-4") for seed in (0, 1))
     name = "caltech-101-resnet-demo"
     trained = targets.load(name, papers.targets("demo")[name], "demo")
+    assert not (tmp_path / "targets").exists()  # it was not trained again
     assert sorted(map(bytes, trained.data.X)) == sorted(map(bytes, data.X)) and len(np.unique(trained.data.y[:50])) > 5
     said = [transfer.logits(each.teacher, trained.data.X) for each in (found, again)]
     np.testing.assert_array_equal(*said)

@@ -92,11 +92,13 @@ def train(
 
     words: seed words of the order of the records and of what is dropped; `validation`: images and classes that it does
     not learn, for Plateaus and for nothing else. ValueError for other records, labels that do not fit, validation where
-    it takes none or none where it takes some, and a training that ends in weights that are not finite.
+    it takes none or none where it takes some, a rate that is not above 0, and weights that come to be not finite.
     """
     parts = [(X, y)] if validation is None else [(X, y), validation]
     if len(parts) != 1 + isinstance(descent, Plateaus):
         raise ValueError("Plateaus take validation records, and nothing else does")
+    if descent.rate <= 0 or descent.momentum < 0:
+        raise ValueError(f"a rate is above 0 and a momentum at least 0, not {descent.rate:g} and {descent.momentum:g}")
     for images, _ in parts:
         if images.dtype != np.uint8 or not len(images):
             said = f"not {len(images)} of {images.dtype}"
@@ -120,7 +122,7 @@ def train_all(jobs: Sequence[tuple]) -> list[nn.Sequential]:
 def _descend(net: nn.Sequential, X: np.ndarray, y: np.ndarray, descent: Descent, words: tuple) -> dict[str, np.ndarray]:
     """The state of a copy of the network after training."""
     net, rng = copy.deepcopy(net).requires_grad_(True), runs.stream(*words)
-    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), [None for _ in net.parameters()]
+    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), []
     steps, done = descent.epochs * -(-len(y) // descent.batch), 0
     with small.one_thread():
         for _ in range(descent.epochs):
@@ -135,14 +137,14 @@ def _settle(
 ) -> dict[str, np.ndarray]:
     """The state of a copy of the network at the epoch with the best accuracy on `held`, images and classes."""
     net, rng = copy.deepcopy(net).requires_grad_(True), runs.stream(*words)
-    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), [None for _ in net.parameters()]
+    noise, momenta = torch.Generator().manual_seed(int(rng.integers(2**62))), []
     rate, misses = plateaus.rate, 0
     with small.one_thread():
-        best, found = accuracy(net, *held), _state(net, rate)
+        best, found = accuracy(net, *held), _state(net, plateaus.rate)
         for _ in range(plateaus.epochs):
             for rows in _batches(rng, len(y), plateaus.batch):
                 _step(net, X[rows], y[rows], rate, plateaus.momentum, momenta, noise)
-            state = _state(net, rate)
+            state = _state(net, plateaus.rate)
             if (now := accuracy(net, *held)) > best:
                 best, found = now, state
                 continue
@@ -167,7 +169,7 @@ def _step(
     momenta: list[torch.Tensor | None],
     noise: torch.Generator,
 ) -> None:
-    """One step of gradient descent on the images X and classes y; momenta: of each parameter, None before the first.
+    """One step of gradient descent on the images X and classes y; momenta: of what learns, none before the first step.
 
     By what torch.optim.SGD calls: to make one imports PyTorch's compiler, 2 seconds in each process.
     """
@@ -176,7 +178,8 @@ def _step(
         logits = _dropping(net, images, noise)
     net.zero_grad()
     F.cross_entropy(logits.float(), torch.from_numpy(y)).backward()
-    weights = list(net.parameters())
+    weights = [weight for weight in net.parameters() if weight.grad is not None]
+    momenta += [None] * (len(weights) - len(momenta))
     how = {"weight_decay": 0, "dampening": 0, "nesterov": False, "maximize": False, "fused": True}
     with torch.no_grad():
         sgd(weights, [weight.grad for weight in weights], momenta, lr=rate, momentum=momentum, **how)

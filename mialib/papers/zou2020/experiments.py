@@ -74,9 +74,11 @@ def teach_all(
     loaded: dict[str, Dataset], pairs: Iterable[tuple[str, str]], profile: str, seed: int
 ) -> dict[tuple[str, str], Taught]:
     """`teach` each of `pairs`, kind of network and name of the data set, on all cores: one process each."""
-    pairs = list(pairs)
-    jobs = (joblib.delayed(teach)(loaded[name], profile, seed, kind) for kind, name in pairs)
-    return dict(zip(pairs, machine.parallel(jobs, min(len(pairs), config.workers())), strict=True))
+    pairs, sizes = list(pairs), papers.sizes(PAPER)["teachers"][profile]
+    longest = sorted(pairs, key=lambda pair: pair[0] == CNN and -sizes[pair[1]]["records"] * sizes[pair[1]]["epochs"])
+    jobs = (joblib.delayed(teach)(loaded[name], profile, seed, kind) for kind, name in longest)
+    found = dict(zip(longest, machine.parallel(jobs, min(len(pairs), config.workers())), strict=True))
+    return {pair: found[pair] for pair in pairs}
 
 
 def teach(data: Dataset, profile: str, seed: int, kind: str = CNN) -> Taught:
@@ -202,17 +204,19 @@ def run_all(
 ) -> list[Attacked]:
     """Each row from end to end; loaded by name of the data set, taught by network and that name.
 
-    All students are trained before any row is attacked, and kept, so that no core waits for the last one of a row.
+    All students are trained before any row is attacked, and kept, the longest first: so that no core waits for the last
+    one of a row. Then a process attacks a row.
     """
     blank = {row: network(loaded[row.dataset], profile, row.network) for row in rows if not row.teacher}
     begun = {row: blank.get(row) or taught[row.network, row.teacher].teacher for row in rows}
     sides = {row: drawn(row, len(loaded[row.dataset].y), seed) for row in rows}
-    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed, sides[row]) for row in rows if row.transfer != LAST)
+    longest = sorted(rows, key=lambda row: (row.network == CNN, -row.size * row.epochs))
+    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed, sides[row]) for row in longest if row.transfer != LAST)
     learn(itertools.chain.from_iterable(jobs))
-    found = []
+    tasks = []
     for row in rows:
         data, of = loaded[row.dataset], taught.get((row.network, row.teacher))
-        attacked = attack(data, students(data, begun[row], row, seed, sides[row]), row, seed)
-        tier = max([data.tier, *([of.tier] if of else [])], key="RSM".index)
-        found.append(replace(attacked, about=attacked.about | {"tier": tier}))
-    return found
+        each = students(data, begun[row], row, seed, sides[row])
+        data = replace(data, tier=max(data.tier, of.tier if of else data.tier, key="RSM".index))
+        tasks.append(joblib.delayed(machine.alone)(attack, data, each, row, seed))
+    return list(machine.parallel(tasks, min(len(rows), config.workers())))

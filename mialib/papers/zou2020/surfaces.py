@@ -240,11 +240,8 @@ def drawn(table: pd.DataFrame, attackers: bool) -> pd.DataFrame:
     here = here[ends if attackers else alone]
     label = here["frozen"] + ": " + here["attacker"] if attackers else here["frozen"]
     beside = [gap.get(pair, np.nan) for pair in zip(here["surface"], here["frozen"], strict=True)]
-    panel = (
-        here["surface"].map({STUDENT: "student,\nof itself", THROUGH: "teacher, by\nits student"})
-        + "\n"
-        + here["attack"]
-    )
+    shown = {STUDENT: "student,\nof itself\n", THROUGH: "teacher, by\nits student\n"}
+    panel = here["surface"].map(shown) + here["attack"]
     return here.assign(label=label, panel=panel, gap=beside)
 
 
