@@ -147,7 +147,7 @@ def test_networks_of_the_other_exhibit_serve_here(teacher):
     row = experiments.Row("cifar-10", "", experiments.NONE, 20, 2, 3)
     theirs = experiments.students(data, teacher, row, 0)
     side = surfaces.sides("cifar-10", 240, 4, about, 0)
-    mine = surfaces.own(surfaces.trained([teacher] * 4, data, side, about, 0), data, side)
+    mine = experiments.own(surfaces.trained([teacher] * 4, data, side, about, 0), data, side)
     for one, other in zip(theirs, mine[:3], strict=True):
         np.testing.assert_array_equal(one.vectors, other.vectors)
 
@@ -182,7 +182,7 @@ def test_a_teacher_that_learnt_by_heart_is_seen_through_its_student(planted):
     found = evaluated(surfaces.through(students, high, side[:4]))
     assert set(found) == {ADVERSARY_1, "nn", "threshold"}  # no true class: no gap
     assert np.mean(found[ADVERSARY_1]) > 0.6 and np.mean(found["threshold"]) > 0.6
-    assert np.mean(evaluated(surfaces.own(families, high, side[:4]), surface=surfaces.TEACHER)["gap"]) > 0.8
+    assert np.mean(evaluated(experiments.own(families, high, side[:4]), surface=surfaces.TEACHER)["gap"]) > 0.8
 
 
 def test_students_whose_teachers_never_saw_the_records_tell_nothing(planted):

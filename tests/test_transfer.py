@@ -18,7 +18,7 @@ from mialib.data import caltech, photographs
 from mialib.data.datasets import Dataset
 from mialib.data.splits import Split
 from mialib.models import fit, modules, nets, small, targets, transfer
-from mialib.papers.zou2020 import exhibits, experiments
+from mialib.papers.zou2020 import exhibits, experiments, surfaces
 from mialib.results import plots, published, tables
 
 EPOCHS = 15  # of a ResNet
@@ -144,7 +144,7 @@ def test_no_record_is_on_two_sides():
         transfer.check_apart([Split(np.arange(3), np.arange(3, 6)), Split(np.arange(5, 8), np.arange(8, 11))])
     with pytest.raises(ValueError, match="share 2 records"):
         side = [Split(np.arange(3), np.arange(3, 6)), Split(np.arange(4, 7), np.arange(7, 10))]
-        experiments.students(images(), transfer.cnn(3, 4), ROW, 0, side)
+        surfaces.trained([transfer.cnn(3, 4)] * 2, images(), side, {"records": 3, "epochs": 1}, 0)
 
 
 def test_heads_learn_what_one_loop_over_the_whole_network_learns(teacher):
@@ -297,6 +297,20 @@ def test_students_have_records_of_their_own():
     assert not np.array_equal(side[0].members, experiments.drawn(ROW, 400, 4)[0].members)
     with pytest.raises(ValueError, match="3 students of 60 records need 360 records, there are 300"):
         experiments.drawn(ROW, 300, 0)
+
+
+def test_a_last_layer_is_asked_about_the_records_on_a_side_alone(teacher, monkeypatch):
+    data, side, asked, features = images(), experiments.drawn(ROW, 400, 0), [], transfer.features
+    inputs, words = features(teacher, data.X), [(0, experiments.PAPER, "student", "cifar-10", 60, i) for i in range(3)]
+    members = [split.members for split in side]
+    model, thetas = transfer.heads(inputs, data.y, 4, members, words, fit.Recipe(100, experiments.BATCH))
+    monkeypatch.setattr(transfer, "features", lambda net, X: asked.append(len(X)) or features(net, X))
+    for seen, theta, split in zip(experiments.students(data, teacher, ROW, 0), thetas, side, strict=True):
+        rows = np.concatenate([split.members, split.non_members])
+        np.testing.assert_allclose(seen.vectors, small.softmax(small.logits(model, theta, inputs[rows])), atol=1e-4)
+        np.testing.assert_array_equal(seen.y, data.y[rows])
+        np.testing.assert_array_equal(seen.member, np.isin(rows, split.members))
+    assert asked == [360]
 
 
 def auc(attacked):

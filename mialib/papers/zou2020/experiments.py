@@ -143,33 +143,37 @@ def drawn(row: Row, n: int, seed: int) -> list[Split]:
     return [Split(*halves) for halves in order.reshape(row.count, 2, row.size)]
 
 
-def students(
-    data: Dataset, teacher: Teacher, row: Row, seed: int, side: list[Split] | None = None
-) -> list[Observations]:
-    """Train the students of a row, and ask each about its members and non-members: prediction vectors.
+def students(data: Dataset, teacher: Teacher, row: Row, seed: int) -> list[Observations]:
+    """Train the students of a row, and ask each about its members and non-members (`drawn`): prediction vectors.
 
-    teacher: for "no transfer" any network, of which the architecture alone is used; side: who learns what, by default
-    `drawn`. ValueError where a record is on two sides, and as `transfer` raises it.
+    teacher: for "no transfer" any network, of which the architecture alone is used. ValueError as `transfer` raises it.
     """
-    side = drawn(row, len(data.y), seed) if side is None else side
-    transfer.check_apart(side)
-    if row.transfer == LAST:
-        words = [_words(row, seed, i) for i in range(len(side))]
-        inputs, recipe = transfer.features(teacher, data.X), Recipe(row.epochs, BATCH)
-        model, thetas = transfer.heads(inputs, data.y, data.classes, [s.members for s in side], words, recipe)
-        answers = [lambda rows, theta=theta: small.logits(model, theta, inputs[rows]) for theta in thetas]
-    else:
-        nets = learn(_jobs(data, teacher, row, seed, side))
-        answers = [lambda rows, net=net: transfer.logits(net, data.X[rows]) for net in nets]
+    side = drawn(row, len(data.y), seed)
+    if row.transfer != LAST:
+        return own(learn(_jobs(data, teacher, row, seed)), data, side)
+    used = np.concatenate([rows for split in side for rows in (split.members, split.non_members)])
+    said = transfer.features(teacher, data.X[used])
+    inputs = np.zeros((len(data.y), said.shape[1]), said.dtype)
+    inputs[used] = said
+    words, members = [_words(row, seed, i) for i in range(row.count)], [split.members for split in side]
+    model, thetas = transfer.heads(inputs, data.y, data.classes, members, words, Recipe(row.epochs, BATCH))
     return [
-        shadow.seen(lambda rows, answer=answer: small.softmax(answer(rows)), data.y, split)
-        for answer, split in zip(answers, side, strict=True)
+        shadow.seen(lambda rows, theta=theta: small.softmax(small.logits(model, theta, inputs[rows])), data.y, split)
+        for theta, split in zip(thetas, side, strict=True)
     ]
 
 
-def _jobs(data: Dataset, teacher: Teacher, row: Row, seed: int, side: list[Split]) -> Iterator[tuple]:
+def own(models: list[Teacher], data: Dataset, side: list[Split]) -> list[Observations]:
+    """What each model says of the records of its side, its members and others: prediction vectors."""
+    return [
+        shadow.seen(lambda rows, net=net: small.softmax(transfer.logits(net, data.X[rows])), data.y, split)
+        for net, split in zip(models, side, strict=True)
+    ]
+
+
+def _jobs(data: Dataset, teacher: Teacher, row: Row, seed: int) -> Iterator[tuple]:
     """For `learn`: the students of a row whose whole network is trained."""
-    for i, split in enumerate(side):
+    for i, split in enumerate(drawn(row, len(data.y), seed)):
         words = _words(row, seed, i)
         begun = transfer.with_classes(teacher, data.classes, words)
         begun = transfer.fresh(begun, words) if row.transfer == NONE else begun
@@ -205,18 +209,21 @@ def run_all(
     """Each row from end to end; loaded by name of the data set, taught by network and that name.
 
     All students are trained before any row is attacked, and kept, the longest first: so that no core waits for the last
-    one of a row. Then a process attacks a row.
+    one of a row. Then a process asks and attacks the students of a row.
     """
     blank = {row: network(loaded[row.dataset], profile, row.network) for row in rows if not row.teacher}
     begun = {row: blank.get(row) or taught[row.network, row.teacher].teacher for row in rows}
-    sides = {row: drawn(row, len(loaded[row.dataset].y), seed) for row in rows}
     longest = sorted(rows, key=lambda row: (row.network == CNN, -row.size * row.epochs))
-    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed, sides[row]) for row in longest if row.transfer != LAST)
+    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed) for row in longest if row.transfer != LAST)
     learn(itertools.chain.from_iterable(jobs))
     tasks = []
     for row in rows:
         data, of = loaded[row.dataset], taught.get((row.network, row.teacher))
-        each = students(data, begun[row], row, seed, sides[row])
         data = replace(data, tier=max(data.tier, of.tier if of else data.tier, key="RSM".index))
-        tasks.append(joblib.delayed(machine.alone)(attack, data, each, row, seed))
+        tasks.append(joblib.delayed(machine.alone)(_attacked, data, begun[row], row, seed))
     return list(machine.parallel(tasks, min(len(rows), config.workers())))
+
+
+def _attacked(data: Dataset, teacher: Teacher, row: Row, seed: int) -> Attacked:
+    """A row by itself; students whose whole network is trained are kept, if `run_all` trained them."""
+    return attack(data, students(data, teacher, row, seed), row, seed)

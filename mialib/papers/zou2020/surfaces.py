@@ -22,7 +22,7 @@ from mialib.models import frozen, small, transfer
 from mialib.models.fit import Recipe
 from mialib.models.transfer import Teacher
 from mialib.papers.zou2020 import exhibits, experiments
-from mialib.papers.zou2020.experiments import BATCH, NAMES, PAPER, Row, Taught
+from mialib.papers.zou2020.experiments import BATCH, NAMES, PAPER, Row, Taught, own
 from mialib.results import published, tables
 
 TEACHERS, STUDENTS, ELSEWHERE = "cifar-100", "cifar-10", "caltech-101"  # whose records each learns
@@ -104,14 +104,6 @@ def trained(
 def last(teacher: Teacher) -> int:
     """How many layers with weights stand before the last one."""
     return len(frozen.weighted(teacher)) - 1
-
-
-def own(models: list[Teacher], data: Dataset, side: list[Split]) -> list[Observations]:
-    """What each model says of records of the data that it learnt: prediction vectors."""
-    return [
-        shadow.seen(lambda rows, net=net: small.softmax(transfer.logits(net, data.X[rows])), data.y, split)
-        for net, split in zip(models, side, strict=True)
-    ]
 
 
 def through(models: list[Teacher], data: Dataset, side: list[Split]) -> list[Observations]:
