@@ -209,19 +209,20 @@ def run_all(
     """Each row from end to end; loaded by name of the data set, taught by network and that name.
 
     All students are trained before any row is attacked, and kept, the longest first: so that no core waits for the last
-    one of a row. Then a process asks and attacks the students of a row.
+    one of a row. Then a process asks and attacks the students of a row, again the longest first.
     """
     blank = {row: network(loaded[row.dataset], profile, row.network) for row in rows if not row.teacher}
     begun = {row: blank.get(row) or taught[row.network, row.teacher].teacher for row in rows}
     longest = sorted(rows, key=lambda row: (row.network == CNN, -row.size * row.epochs))
     jobs = (_jobs(loaded[row.dataset], begun[row], row, seed) for row in longest if row.transfer != LAST)
     learn(itertools.chain.from_iterable(jobs))
-    tasks = []
-    for row in rows:
+    tasks = {}
+    for row in sorted(rows, key=lambda row: -row.size * row.count**2):  # the records that attacks learn
         data, of = loaded[row.dataset], taught.get((row.network, row.teacher))
         data = replace(data, tier=max(data.tier, of.tier if of else data.tier, key="RSM".index))
-        tasks.append(joblib.delayed(machine.alone)(_attacked, data, begun[row], row, seed))
-    return list(machine.parallel(tasks, min(len(rows), config.workers())))
+        tasks[row] = joblib.delayed(machine.alone)(_attacked, data, begun[row], row, seed)
+    found = dict(zip(tasks, machine.parallel(tasks.values(), min(len(rows), config.workers())), strict=True))
+    return [found[row] for row in rows]
 
 
 def _attacked(data: Dataset, teacher: Teacher, row: Row, seed: int) -> Attacked:
