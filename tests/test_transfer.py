@@ -282,6 +282,17 @@ def test_all_rows_together_are_each_by_itself():
         assert attacked.about["tier"] == "S" and attacked.about["students"] == row.count
 
 
+def test_a_row_that_needs_too_many_records_is_refused_before_any_student_is_trained(teacher, monkeypatch):
+    monkeypatch.setattr(experiments, "learn", lambda jobs: pytest.fail("trained"))
+    rows = [
+        experiments.Row("cifar-10", "", experiments.NONE, 20, 2, 2),
+        experiments.Row("cifar-10", "cifar-100", experiments.LAST, 100, 2, 3),
+    ]
+    taught = {(experiments.CNN, "cifar-100"): experiments.Taught(teacher, "R", {})}
+    with pytest.raises(ValueError, match="3 students of 100 records need 600 records, there are 400"):
+        experiments.run_all({"cifar-10": images()}, taught, rows, "demo", 0)
+
+
 def test_small_grey_images_are_made_large():
     found = photographs.enlarged(np.linspace(0, 1, 2 * 784, dtype=np.float32).reshape(2, 784))
     assert found.shape == (2, 3, 32, 32) and found.dtype == np.uint8 and found.max() == 255

@@ -146,11 +146,11 @@ def drawn(row: Row, n: int, seed: int) -> list[Split]:
 def students(data: Dataset, teacher: Teacher, row: Row, seed: int) -> list[Observations]:
     """Train the students of a row, and ask each about its members and non-members (`drawn`): prediction vectors.
 
-    teacher: for "no transfer" any network, of which the architecture alone is used. ValueError as `transfer` raises it.
+    teacher: for "no transfer" any network, for its architecture. ValueError as `drawn` and `transfer` raise it.
     """
     side = drawn(row, len(data.y), seed)
     if row.transfer != LAST:
-        return own(learn(_jobs(data, teacher, row, seed)), data, side)
+        return own(learn(_jobs(data, teacher, row, seed, side)), data, side)
     used = np.concatenate([rows for split in side for rows in (split.members, split.non_members)])
     said = transfer.features(teacher, data.X[used])
     inputs = np.zeros((len(data.y), said.shape[1]), said.dtype)
@@ -171,9 +171,9 @@ def own(models: list[Teacher], data: Dataset, side: list[Split]) -> list[Observa
     ]
 
 
-def _jobs(data: Dataset, teacher: Teacher, row: Row, seed: int) -> Iterator[tuple]:
+def _jobs(data: Dataset, teacher: Teacher, row: Row, seed: int, side: list[Split]) -> Iterator[tuple]:
     """For `learn`: the students of a row whose whole network is trained."""
-    for i, split in enumerate(drawn(row, len(data.y), seed)):
+    for i, split in enumerate(side):
         words = _words(row, seed, i)
         begun = transfer.with_classes(teacher, data.classes, words)
         begun = transfer.fresh(begun, words) if row.transfer == NONE else begun
@@ -208,13 +208,14 @@ def run_all(
 ) -> list[Attacked]:
     """Each row from end to end; loaded by name of the data set, taught by network and that name.
 
-    All students are trained before any row is attacked, and kept, the longest first: so that no core waits for the last
-    one of a row. Then a process asks and attacks the students of a row, again the longest first.
+    Students whose whole network is trained come first, and are kept, the longest first: so that no core waits for the
+    last one of a row. Then a process trains the last layers of a row, asks its students and attacks them.
     """
     blank = {row: network(loaded[row.dataset], profile, row.network) for row in rows if not row.teacher}
     begun = {row: blank.get(row) or taught[row.network, row.teacher].teacher for row in rows}
+    sides = {row: drawn(row, len(loaded[row.dataset].y), seed) for row in rows}  # refused before any is trained
     longest = sorted(rows, key=lambda row: (row.network == CNN, -row.size * row.epochs))
-    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed) for row in longest if row.transfer != LAST)
+    jobs = (_jobs(loaded[row.dataset], begun[row], row, seed, sides[row]) for row in longest if row.transfer != LAST)
     learn(itertools.chain.from_iterable(jobs))
     tasks = {}
     for row in sorted(rows, key=lambda row: -row.size * row.count**2):  # the records that attacks learn
@@ -226,5 +227,4 @@ def run_all(
 
 
 def _attacked(data: Dataset, teacher: Teacher, row: Row, seed: int) -> Attacked:
-    """A row by itself; students whose whole network is trained are kept, if `run_all` trained them."""
     return attack(data, students(data, teacher, row, seed), row, seed)
